@@ -1,0 +1,34 @@
+# The one task file, for people and for CI. Use it inside a virtual environment: pip install -e '.[dev]'
+PYTHON ?= python
+TYPED = build/types
+
+.PHONY: check lint format types test test-export clean
+
+check: lint types test test-export
+
+lint:
+	$(PYTHON) -m ruff check .
+	$(PYTHON) -m ruff format --check .
+	typos
+
+format:
+	$(PYTHON) -m ruff check --fix .
+	$(PYTHON) -m ruff format .
+
+# export/ and kernels/ install inside the package (pyproject.toml, package-dir). mypy cannot follow that mapping in an
+# editable install, so it gets the installed layout as a folder of links and is run from there.
+types:
+	rm -rf $(TYPED)
+	mkdir -p $(TYPED)/edgehem
+	ln -s $(CURDIR)/edgehem/* $(CURDIR)/export $(CURDIR)/kernels $(TYPED)/edgehem/
+	cd $(TYPED) && $(PYTHON) -m mypy --config-file $(CURDIR)/pyproject.toml --cache-dir $(CURDIR)/.mypy_cache -p edgehem
+
+test:
+	$(PYTHON) -m pytest -m "not torch"
+
+# Needs the [export] extra.
+test-export:
+	$(PYTHON) -m pytest -m torch
+
+clean:
+	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -1,0 +1,389 @@
+"""The command line: a thin front. Each subcommand imports what it needs when it runs.
+
+Exit codes: 0 analysed (ACCEPT or FLAG) or done; 3 NO-RESULT; 2 wrong arguments; 1 internal error; 130 interrupted.
+Results go to stdout; progress, hints and errors go to stderr.
+"""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import io
+import math
+import os
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgehem.errors import BundleError, EdgehemError, MissingExtraError, Refusal, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from edgehem.dicom.study import Study
+    from edgehem.result import Result
+
+EXIT_DONE = 0
+EXIT_INTERNAL = 1
+EXIT_USAGE = 2
+EXIT_NO_RESULT = 3
+EXIT_INTERRUPTED = 130
+
+DEFAULT_BUNDLE = "hemorrhagenet"
+SUBTYPES = ("epidural", "intraparenchymal", "intraventricular", "subarachnoid", "subdural")
+DEBUG_VARIABLE = "EDGEHEM_DEBUG"
+
+RESULT_FILE, REPORT_FILE, PICTURE_FILE = "result.json", "report.txt", "key_slices.png"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Parameters
+    ----------
+    argv : sequence of str, optional
+        Arguments after the program's name; by default the process' own.
+
+    Returns
+    -------
+    int
+        The exit code. Wrong options end in ``SystemExit(2)``, as argparse has it.
+    """
+    _use_utf8()
+    arguments = _parser().parse_args(argv)
+    try:
+        code: int = arguments.run(arguments)
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        return _fail("interrupted", EXIT_INTERRUPTED)
+    except BrokenPipeError:
+        # The reader (head, less) has left: nothing is wrong here, and Python must not complain while it shuts down.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_INTERNAL
+    except Exception as error:
+        return _explain(error)
+    return code
+
+
+def triage(arguments: argparse.Namespace) -> int:
+    """``edgehem triage``: one study, one verdict."""
+    import edgehem
+    from edgehem.report.text import render_text
+    from edgehem.result import Verdict
+
+    path: Path = arguments.study
+    if not path.exists():
+        raise UsageError("STUDY does not exist; a folder, a file, a DICOMDIR or a zip is expected")
+    model = edgehem.load(arguments.bundle, backend=arguments.backend, precision=arguments.precision)
+    if arguments.out is not None:
+        _prepare(arguments.out)
+    result, study = model.triage_path(path)
+    # Said before it is written: a full disk must not swallow a verdict.
+    print(result.to_json() if arguments.json else render_text(result).rstrip("\n"), flush=True)
+    if arguments.out is not None:
+        _write(arguments.out, result, study)
+    return EXIT_NO_RESULT if result.verdict is Verdict.NO_RESULT else EXIT_DONE
+
+
+def phantom(arguments: argparse.Namespace) -> int:
+    """``edgehem phantom``: synthetic studies with a known truth."""
+    if arguments.cohort is not None and arguments.bleed:
+        raise UsageError("--bleed and --cohort exclude each other: a cohort draws its own bleeds")
+    from edgehem.phantom import Bleed, Protocol, write_cohort, write_study
+
+    asked = {
+        "slices": arguments.slices,
+        "thickness_mm": arguments.thickness,
+        "tilt_deg": arguments.tilt,
+        "variable_spacing": arguments.variable_spacing,
+        "intercept": arguments.intercept,
+        "bits": arguments.bits,
+        "padding": arguments.padding,
+        "matrix": arguments.matrix,
+    }
+    # What was not asked for is left to the phantom's own defaults, which then stand in one place only.
+    protocol = Protocol(**{name: value for name, value in asked.items() if value is not None})
+    if arguments.cohort is not None:
+        print(write_cohort(arguments.out, arguments.cohort, seed=arguments.seed, protocol=protocol, progress=_progress))
+        return EXIT_DONE
+    try:
+        bleeds = tuple(Bleed(subtype=subtype, ml=volume) for subtype, volume in arguments.bleed)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    write_study(arguments.out, bleeds=bleeds, seed=arguments.seed, protocol=protocol)
+    print(arguments.out / "dicom")
+    return EXIT_DONE
+
+
+def train(arguments: argparse.Namespace) -> int:
+    """``edgehem train``: a checkpoint from a table of cases."""
+    with _export_extra("training"):
+        from edgehem.export import commands
+
+        commands.train(
+            arguments.system, data=arguments.data, out=arguments.out, minutes=arguments.minutes, seed=arguments.seed
+        )
+    return EXIT_DONE
+
+
+def export(arguments: argparse.Namespace) -> int:
+    """``edgehem export``: a bundle from a checkpoint."""
+    with _export_extra("export"):
+        from edgehem.export import commands
+
+        commands.export(arguments.checkpoint, system=arguments.system, out=arguments.out)
+    return EXIT_DONE
+
+
+def quantize(arguments: argparse.Namespace) -> int:
+    """``edgehem quantize``: INT8 graphs for a bundle."""
+    with _export_extra("quantization"):
+        from edgehem.export import commands
+
+        commands.quantize(arguments.bundle, calibration=arguments.calibration, evaluate=arguments.evaluate)
+    return EXIT_DONE
+
+
+def doctor(arguments: argparse.Namespace) -> int:
+    """``edgehem doctor``: what this machine can run, and why not the rest."""
+    import json
+
+    from edgehem.doctor import examine, render_examination
+
+    examination = examine()
+    print(json.dumps(examination) if arguments.json else render_examination(examination).rstrip("\n"))
+    return EXIT_DONE
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="edgehem",
+        description="Hemorrhage triage from a DICOM head CT.",
+        epilog="Exit codes: 0 analysed or done, 3 NO-RESULT, 2 wrong arguments, 1 internal error.",
+    )
+    parser.add_argument("--version", action=_Version)
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    def command(run: Callable[[argparse.Namespace], int], summary: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(run.__name__, help=summary, description=summary)
+        sub.set_defaults(run=run)
+        return sub
+
+    _add_triage(command(triage, "Analyse one study: ACCEPT, FLAG or NO-RESULT."))
+    _add_phantom(command(phantom, "Write synthetic DICOM studies with a known truth."))
+    _add_train(command(train, "Train a system's network from a table of cases ([export] extra)."))
+    _add_export(command(export, "Turn a checkpoint into a bundle of ONNX graphs ([export] extra)."))
+    _add_quantize(command(quantize, "Add INT8 graphs to a bundle ([export] extra)."))
+    sub = command(doctor, "Say what this machine can run, and why not the rest.")
+    sub.add_argument("--json", action="store_true", help="print one JSON object instead of text")
+    return parser
+
+
+def _add_triage(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("study", metavar="STUDY", type=Path, help="a folder, a file, a DICOMDIR or a zip")
+    parser.add_argument("--bundle", default=DEFAULT_BUNDLE, help="a shipped bundle's name, or a path (%(default)s)")
+    parser.add_argument("--backend", choices=("auto", "onnxruntime"), default="auto", help="engine (%(default)s)")
+    parser.add_argument("--precision", choices=("auto", "fp32", "int8"), default="auto", help="graph (%(default)s)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of text")
+    parser.add_argument(
+        "--out", metavar="DIR", type=Path, help=f"also write {RESULT_FILE}, {REPORT_FILE} and {PICTURE_FILE} there"
+    )
+
+
+def _add_phantom(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("out", metavar="OUT", type=Path, help="folder to write to")
+    parser.add_argument(
+        "--bleed",
+        metavar="SUBTYPE:ML",
+        type=_bleed,
+        action="append",
+        default=[],
+        help=f"a bleed and its volume, again for more; SUBTYPE is one of {', '.join(SUBTYPES)}",
+    )
+    parser.add_argument("--seed", metavar="N", type=_natural, default=0, help="which head (%(default)s)")
+    parser.add_argument("--slices", metavar="N", type=_positive, help="number of slices")
+    parser.add_argument("--thickness", metavar="MM", type=_length, help="slice thickness")
+    parser.add_argument("--tilt", metavar="DEG", type=_angle, help="gantry tilt")
+    parser.add_argument("--matrix", metavar="N", type=_positive, help="rows and columns of a slice")
+    parser.add_argument("--cohort", metavar="N", type=_positive, help="write N drawn studies and their table.csv")
+    parser.add_argument(
+        "--variable-spacing", action="store_true", default=None, help="thin slices below, thick slices above"
+    )
+    parser.add_argument("--intercept", type=int, choices=(0, -1024), help="rescale intercept")
+    parser.add_argument("--bits", type=int, choices=(12, 16), help="bits stored")
+    parser.add_argument("--padding", metavar="VALUE", type=int, help="stored value outside the field of view")
+
+
+def _add_train(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("system", metavar="SYSTEM")
+    parser.add_argument("--data", metavar="TABLE", type=Path, required=True, help="training table, one row a patient")
+    parser.add_argument("--out", metavar="CHECKPOINT", type=Path, required=True)
+    parser.add_argument("--minutes", metavar="M", type=_length, help="stop after this long")
+    parser.add_argument("--seed", metavar="N", type=_natural, default=0, help="(%(default)s)")
+
+
+def _add_export(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("checkpoint", metavar="CHECKPOINT", type=Path)
+    parser.add_argument("--system", metavar="SYSTEM", required=True)
+    parser.add_argument("--out", metavar="BUNDLE", type=Path, required=True)
+
+
+def _add_quantize(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("bundle", metavar="BUNDLE", type=Path)
+    parser.add_argument("--calibration", metavar="TABLE", type=Path, required=True, help="cases to set the ranges with")
+    parser.add_argument("--evaluate", metavar="TABLE", type=Path, help="cases to compare INT8 with FP32 on")
+
+
+class _Version(argparse.Action):
+    """``--version``, with the version looked up only when it is asked for."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, **_: Any) -> None:
+        super().__init__(option_strings, dest, nargs=0, help="print the version and leave")
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        import edgehem
+
+        print(f"edgehem {edgehem.__version__}")
+        parser.exit()
+
+
+def _bleed(text: str) -> tuple[str, float]:
+    subtype, _, volume = text.partition(":")
+    if subtype not in SUBTYPES:
+        raise argparse.ArgumentTypeError(f"{subtype!r} is not a subtype; choose from {', '.join(SUBTYPES)}")
+    try:
+        millilitres = float(volume)
+    except ValueError:
+        millilitres = math.nan
+    if not (math.isfinite(millilitres) and millilitres > 0):
+        raise argparse.ArgumentTypeError(f"{text!r} needs a volume above 0 mL, as in {subtype}:20")
+    return subtype, millilitres
+
+
+def _number(text: str, *, kind: type[int] | type[float], low: float, high: float, wanted: str) -> Any:
+    try:
+        value = kind(text)
+    except ValueError:
+        value = math.nan
+    if not low <= value <= high:
+        raise argparse.ArgumentTypeError(f"{text!r} is not {wanted}")
+    return value
+
+
+def _positive(text: str) -> int:
+    value: int = _number(text, kind=int, low=1, high=math.inf, wanted="a whole number above 0")
+    return value
+
+
+def _natural(text: str) -> int:
+    value: int = _number(text, kind=int, low=0, high=math.inf, wanted="a whole number, 0 or more")
+    return value
+
+
+def _length(text: str) -> float:
+    value: float = _number(text, kind=float, low=sys.float_info.min, high=sys.float_info.max, wanted="above 0")
+    return value
+
+
+def _angle(text: str) -> float:
+    value: float = _number(text, kind=float, low=-45, high=45, wanted="an angle between -45 and 45 degrees")
+    return value
+
+
+def _prepare(out: Path) -> None:
+    """Make the output folder, and empty it of an earlier run's files: it never mixes two studies."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        for name in (RESULT_FILE, REPORT_FILE, PICTURE_FILE):
+            (out / name).unlink(missing_ok=True)
+    except OSError as error:
+        raise UsageError(f"--out cannot be written to: {error.strerror}") from error
+
+
+def _write(out: Path, result: Result, study: Study | None) -> None:
+    """Write the files of one result; the JSON comes last, so that where it is, the rest is complete."""
+    from edgehem.report.pictures import save_key_slices
+    from edgehem.report.text import render_text
+
+    if study is not None and result.key_slices:
+        try:
+            with _whole(out / PICTURE_FILE) as part:
+                save_key_slices(study, result, part)
+        except MissingExtraError as error:
+            _say(f"no {PICTURE_FILE}: {error}")
+    with _whole(out / REPORT_FILE) as part:
+        part.write_text(render_text(result), encoding="utf-8")
+    with _whole(out / RESULT_FILE) as part:
+        part.write_text(result.to_json() + "\n", encoding="utf-8")
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[Path]:
+    """A place to write to that becomes ``path`` in one step, or not at all."""
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        yield part
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+@contextmanager
+def _export_extra(what: str) -> Iterator[None]:
+    """Say which extra is missing where a package of the export side is not installed."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if (error.name or "edgehem").partition(".")[0] == "edgehem":
+            raise
+        raise MissingExtraError(what, "export") from error
+
+
+def _explain(error: Exception) -> int:
+    """One line on stderr and the exit code for it.
+
+    The messages of edgehem's own errors hold no patient data. Any other message may (a path, a header value), so
+    only the type is named; the traceback is shown on request.
+    """
+    if os.environ.get(DEBUG_VARIABLE) == "1":
+        import traceback
+
+        traceback.print_exception(error)
+    if isinstance(error, Refusal):
+        return _fail(f"{error.code.value}: {error.reason}", EXIT_NO_RESULT)
+    if isinstance(error, (UsageError, MissingExtraError, BundleError)):
+        return _fail(str(error), EXIT_USAGE)
+    if isinstance(error, EdgehemError):
+        return _fail(str(error), EXIT_INTERNAL)
+    kind = type(error).__name__
+    if isinstance(error, OSError) and error.errno is not None:
+        kind += f" ({errno.errorcode.get(error.errno, 'unknown errno')})"
+    return _fail(f"internal error: {kind}; run again with {DEBUG_VARIABLE}=1 for the traceback", EXIT_INTERNAL)
+
+
+def _fail(message: str, code: int) -> int:
+    _say(message)
+    return code
+
+
+def _say(message: str) -> None:
+    print(f"edgehem: {message}", file=sys.stderr)
+
+
+def _progress(done: int, count: int) -> None:
+    """A counter that stays on its line, for people only: a log needs no line for every study."""
+    if sys.stderr.isatty():
+        print(f"\r{done} of {count}", end="\n" if done == count else "", file=sys.stderr, flush=True)
+
+
+def _use_utf8() -> None:
+    """JSON is UTF-8 by its standard, and a report must not fail on a terminal that lacks one of its signs."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,5 @@
+"""DICOM files to a :class:`~edgehem.dicom.study.Study`: read, select, decode, and refuse what must not be analysed."""
+
+from edgehem.dicom.read import read_study
+
+__all__ = ["read_study"]

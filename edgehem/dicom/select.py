@@ -1,0 +1,223 @@
+"""Which series of a study is analysed, and why each other one is not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from edgehem.dicom import labels
+from edgehem.dicom.decode import refuse_undecodable
+from edgehem.dicom.elements import DEFLATED
+from edgehem.dicom.geometry import Stack, arrange, orientation_name, patient_key
+from edgehem.dicom.header import Header
+from edgehem.dicom.study import SeriesSummary
+from edgehem.errors import Code, Refusal
+from edgehem.result import Note
+
+MIN_SLICES = 8
+"""Fewer slices cannot cover a head: 8 slices of the thickest protocol (10 mm) are 80 mm."""
+MIN_HEIGHT_MM = 80.0
+"""A stack lower than this cannot hold an adult brain, which is about 120-140 mm high."""
+REFERENCE_SPACING_MM = 5.0
+"""Of equal candidates the one nearest to this slice distance is read: the usual one for reporting head CT."""
+
+_CT_SOP = "1.2.840.10008.5.1.4.1.1.2"
+_MULTIFRAME_CT_SOP = ("1.2.840.10008.5.1.4.1.1.2.1", "1.2.840.10008.5.1.4.1.1.2.2")
+_CAPTURE_SOP = "1.2.840.10008.5.1.4.1.1.7"
+
+_TELLING = (
+    Code.SLICE_GAP, Code.GEOMETRY_MIXED, Code.GEOMETRY_MISSING, Code.RESCALE_MISSING, Code.SYNTAX_UNSUPPORTED,
+    Code.UNREADABLE, Code.TOO_LARGE, Code.COVERAGE, Code.CONTRAST, Code.TOO_FEW_SLICES, Code.NOT_HEAD,
+    Code.NO_AXIAL_SERIES, Code.NOT_CT, Code.PIXELS_MISSING,
+)  # fmt: skip
+"""Why no series can be used, the most telling first: what came nearest to a head CT explains the refusal."""
+_BROKEN = frozenset(_TELLING[: _TELLING.index(Code.COVERAGE)])
+"""A series passed over for one of these is a head CT that something is wrong with: worth a note."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """A series that can be analysed, as far as headers say."""
+
+    stack: Stack
+    summary: SeriesSummary
+    excluded: int
+
+    @property
+    def kind(self) -> str:
+        """What tells it apart, in words, without its description."""
+        thickness = self.stack.first.thickness
+        size = f"{thickness:g} mm thick" if thickness else f"{self.stack.spacing:.1f} mm apart"
+        sharp = ", bone kernel" if labels.is_sharp(self.stack.first) else ""
+        return f"{len(self.stack.places)} slices, {size}{sharp}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Selection:
+    """Candidates in order of preference (at least one), and what was passed over."""
+
+    candidates: tuple[Candidate, ...]
+    passed_over: tuple[SeriesSummary, ...]
+    notes: tuple[Note, ...]
+
+
+def select(headers: Sequence[Header]) -> Selection:
+    """Group files by series and rank the series that can be analysed.
+
+    Parameters
+    ----------
+    headers : sequence of Header
+
+    Returns
+    -------
+    Selection
+
+    Raises
+    ------
+    Refusal
+        The most telling reason of all series, if none can be analysed; GEOMETRY_MIXED if the candidates are of
+        different patients or examinations; UNREADABLE if a damaged file could belong to any series.
+    """
+    if any(_could_belong_anywhere(header) for header in headers):
+        raise Refusal(
+            Code.UNREADABLE,
+            "A DICOM file is damaged or cut off, and could be part of the head CT; send the study again.",
+        )
+    groups: dict[str, list[Header]] = {}
+    for header in headers:
+        groups.setdefault(header.series_uid, []).append(header)
+
+    candidates: list[Candidate] = []
+    passed: list[tuple[SeriesSummary, Refusal]] = []
+    for group in groups.values():
+        outcome = _outcome(group)
+        if isinstance(outcome, Candidate):
+            candidates.append(outcome)
+        else:
+            passed.append((_summary(group, outcome.reason), outcome))
+    if not candidates:
+        raise min((refusal for _, refusal in passed), key=lambda refusal: _TELLING.index(refusal.code))
+    firsts = [candidate.stack.first for candidate in candidates]
+    if len({(patient_key(h), h.study_uid) for h in firsts}) > 1:
+        raise Refusal(
+            Code.GEOMETRY_MIXED,
+            "Head CTs of more than one patient or examination were given together; give one examination at a time.",
+        )
+    broken = [refusal for _, refusal in passed if refusal.code in _BROKEN]
+    notes = tuple(
+        Note(code=Code.SERIES_CHOSEN, reason=f"Another CT series could not be used: {refusal.reason}")
+        for refusal in broken
+    )
+    return Selection(
+        candidates=tuple(sorted(candidates, key=_preference)),
+        passed_over=tuple(summary for summary, _ in passed),
+        notes=notes,
+    )
+
+
+def chosen_note(candidates: Sequence[Candidate], chosen: Candidate) -> Note | None:
+    """What to say when several series could have been analysed."""
+    others = [candidate.kind for candidate in candidates if candidate is not chosen]
+    if not others:
+        return None
+    reason = f"Several series could be analysed; the one with {chosen.kind} was, and not: {'; '.join(others)}."
+    return Note(code=Code.SERIES_CHOSEN, reason=reason)
+
+
+def _could_belong_anywhere(header: Header) -> bool:
+    """Whether a damaged file does not even say which series it is of, or that it is no CT."""
+    return header.damaged and not header.series_uid and header.modality in ("", "CT")
+
+
+def _outcome(group: list[Header]) -> Candidate | Refusal:
+    try:
+        return _examine(group)
+    except Refusal as refusal:
+        return refusal
+
+
+def _examine(group: list[Header]) -> Candidate:
+    """The candidate that the files of one series make. Raises Refusal with the reason where they make none."""
+    fit: list[Header] = []
+    reasons: list[Refusal] = []
+    for header in group:
+        refusal = _unfit(header)
+        if refusal is None:
+            fit.append(header)
+        else:
+            reasons.append(refusal)
+    if not fit:
+        raise min(reasons, key=lambda refusal: _TELLING.index(refusal.code))
+    if any(labels.names_another_body_part(header) for header in fit):
+        raise Refusal(Code.NOT_HEAD, "The images are labelled as another part of the body.")
+    if any(labels.has_contrast(header) for header in fit):
+        raise Refusal(Code.CONTRAST, "A contrast agent was given; blood cannot be told from contrast.")
+    if any(header.damaged for header in fit):
+        raise Refusal(Code.UNREADABLE, "An image of the series is damaged or cut off; send the study again.")
+    if len(fit) < MIN_SLICES and orientation_name(fit[0]) in ("axial", "unknown"):
+        raise _too_few(len(fit))
+    stack = arrange(fit)
+    if len(stack.places) < MIN_SLICES:
+        raise _too_few(len(stack.places))
+    if stack.height < MIN_HEIGHT_MM - stack.spacing:
+        raise Refusal(
+            Code.COVERAGE, f"The stack is only {stack.height + stack.spacing:.0f} mm high; it does not cover a head."
+        )
+    refuse_undecodable(fit)
+    return Candidate(stack=stack, summary=_summary(fit, ""), excluded=len(reasons))
+
+
+def _too_few(count: int) -> Refusal:
+    found = "only one slice" if count == 1 else f"only {count} slices"
+    return Refusal(Code.TOO_FEW_SLICES, f"The series has {found}; at least {MIN_SLICES} are needed to cover a head.")
+
+
+def _unfit(header: Header) -> Refusal | None:  # noqa: PLR0911 (a list of kinds, one line each)
+    """Why one image cannot be a slice of the scan, or None."""
+    if header.syntax == DEFLATED:
+        return Refusal(Code.SYNTAX_UNSUPPORTED, "Deflated files are not opened: a small one can grow without limit.")
+    modality = header.modality or ("CT" if header.sop_class in (_CT_SOP, *_MULTIFRAME_CT_SOP) else "")
+    if modality != "CT":
+        code = Code.NOT_CT if header.has_pixels else Code.PIXELS_MISSING
+        if modality in ("", "SR", "PR", "KO", "DOC", "REG", "SEG", "RTSTRUCT"):
+            code = Code.PIXELS_MISSING
+        return Refusal(code, "The files are not CT images.")
+    if header.damaged:
+        return None
+    if header.sop_class.startswith(_CAPTURE_SOP) or labels.is_dose_page(header):
+        return Refusal(Code.NO_AXIAL_SERIES, "Screen pictures or dose pages, not slices of the scan.")
+    if labels.is_localizer(header):
+        return Refusal(Code.NO_AXIAL_SERIES, "A localizer (scout), not slices of the scan.")
+    if labels.is_derived(header):
+        return Refusal(Code.NO_AXIAL_SERIES, "Computed images (reformats or projections), not slices of the scan.")
+    if not header.has_pixels:
+        if header.sop_class == _CT_SOP or header.rows is not None:
+            return Refusal(Code.UNREADABLE, "An image has no pixels; the file is probably cut off.")
+        return Refusal(Code.PIXELS_MISSING, "The files hold no images.")
+    if header.frames != 1 or header.sop_class in _MULTIFRAME_CT_SOP:
+        return Refusal(
+            Code.PIXELS_MISSING, "Many slices are stored in one file; this form of CT image is not supported yet."
+        )
+    if (header.samples or 1) != 1 or header.photometric != "MONOCHROME2":
+        return Refusal(Code.PIXELS_MISSING, "The images are not plain grey-scale CT slices (MONOCHROME2).")
+    return None
+
+
+def _summary(group: list[Header], reason: str) -> SeriesSummary:
+    first = group[0]
+    modality = first.modality if first.modality.isalpha() and len(first.modality) <= 16 else ""
+    return SeriesSummary(modality=modality, slices=len(group), orientation=orientation_name(first), reason=reason)
+
+
+def _preference(candidate: Candidate) -> tuple[bool, bool, float, int, int, str]:
+    """Sort key: soft kernel, whole head, slice distance near the reference, more slices; then what is stable."""
+    stack = candidate.stack
+    first = stack.first
+    return (
+        labels.is_sharp(first),
+        stack.height < 100,
+        round(abs(stack.spacing - REFERENCE_SPACING_MM), 1),
+        -len(stack.places),
+        first.series_number if first.series_number is not None else 2**31,
+        first.series_uid,
+    )

@@ -1,0 +1,252 @@
+"""What this machine can run, and why not the rest. Looks only at this machine: nothing is fetched or sent."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import re
+import textwrap
+from dataclasses import dataclass
+from importlib import metadata, resources
+from typing import Any
+
+SCHEMA = "edgehem.doctor/1"
+WIDTH = 100
+
+REQUIRED = ("numpy", "pydicom", "onnxruntime", "msgspec")
+
+BRINGS = {
+    "report": "pictures of the key slices (key_slices.png)",
+    "export": "train, export and quantize: checkpoints to ONNX to INT8",
+    "bench": "the benchmark suite",
+    "test": "the test suite",
+    "dev": "everything for working on edgehem itself",
+}
+"""What each extra of pyproject.toml is for."""
+
+COMPRESSED = {
+    "1.2.840.10008.1.2.5": "RLE lossless",
+    "1.2.840.10008.1.2.4.57": "JPEG lossless",
+    "1.2.840.10008.1.2.4.70": "JPEG lossless, first order",
+    "1.2.840.10008.1.2.4.80": "JPEG-LS lossless",
+    "1.2.840.10008.1.2.4.81": "JPEG-LS near-lossless",
+    "1.2.840.10008.1.2.4.90": "JPEG 2000 lossless",
+    "1.2.840.10008.1.2.4.91": "JPEG 2000",
+    "1.2.840.10008.1.2.4.201": "HTJ2K lossless",
+    "1.2.840.10008.1.2.4.202": "HTJ2K lossless, RPCL",
+    "1.2.840.10008.1.2.4.203": "HTJ2K",
+    "1.2.840.10008.1.2.4.50": "JPEG baseline (8 bit)",
+    "1.2.840.10008.1.2.4.51": "JPEG extended (12 bit)",
+}
+"""Transfer syntaxes that need a codec (DICOM PS3.5 section 8.2)."""
+
+USED_PROVIDER = "CPUExecutionProvider"
+"""The only onnxruntime provider that edgehem starts; a wheel may list others, remote ones among them."""
+
+SELF_REFERENCE = "edgehem"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Requirement:
+    """One line of the package's own metadata: a distribution, its lowest version, the extra that asks for it.
+
+    ``parts`` names edgehem's other extras, where the line is one of those (``edgehem[test,bench]``).
+    """
+
+    distribution: str
+    lowest: str
+    extra: str
+    parts: tuple[str, ...] = ()
+
+    @classmethod
+    def parse(cls, line: str) -> Requirement | None:
+        """Read ``name[parts]>=version; extra == "x"``, the form pyproject.toml uses; None without an extra."""
+        extra = re.search(r"""extra\s*==\s*['"]([^'"]+)""", line)
+        head = re.match(r"\s*([A-Za-z0-9._-]+)\s*(?:\[([^\]]*)\])?\s*\(?(?:>=\s*([0-9][^,;)\s]*))?", line)
+        if extra is None or head is None:
+            return None
+        parts = tuple(part.strip() for part in (head[2] or "").split(",") if part.strip())
+        return cls(distribution=head[1], lowest=head[3] or "", extra=extra[1], parts=parts)
+
+    def missing(self) -> str:
+        """Why this requirement is not met, or the empty string."""
+        installed = version_of(self.distribution)
+        if installed is None:
+            return self.distribution
+        if self.lowest and _numbers(installed) < _numbers(self.lowest):
+            return f"{self.distribution} {installed} is older than {self.lowest}"
+        return ""
+
+
+def examine() -> dict[str, Any]:
+    """Look at this machine.
+
+    Returns
+    -------
+    dict
+        Plain values (schema ``edgehem.doctor/1``), ready for JSON.
+    """
+    return {
+        "schema": SCHEMA,
+        "edgehem": version_of("edgehem"),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "machine": platform.machine(),
+        "cpus": _cpus(),
+        "packages": {name: version_of(name) for name in REQUIRED},
+        "onnxruntime": _onnxruntime(),
+        "bundles": _bundles(),
+        "extras": _extras(),
+        "codecs": _codecs(),
+    }
+
+
+def render_examination(examination: dict[str, Any]) -> str:
+    """The same for a person, at most 100 columns wide."""
+    cpus, engine = examination["cpus"], examination["onnxruntime"]
+    here = [
+        f"edgehem {examination['edgehem'] or '(not installed)'}, Python {examination['python']}",
+        examination["platform"],
+        f"CPUs: {cpus['usable']} usable of {cpus['present']}",
+    ]
+    packages = [_line(bool(version), name, version or "missing") for name, version in examination["packages"].items()]
+    unused = [name for name in engine["providers"] if name != USED_PROVIDER]
+    aside = f" (listed by this build, never used: {', '.join(unused)})" if unused else ""
+    engines = [_line(engine["ready"], "onnxruntime", engine["why_not"] or USED_PROVIDER + aside)]
+    bundles = [
+        _line(
+            not bundle["why_not"],
+            bundle["name"],
+            bundle["why_not"]
+            or f"{bundle['version']}"
+            + (", demonstration weights: not for patients" if bundle["demonstration"] else ""),
+        )
+        for bundle in examination["bundles"]
+    ]
+    extras = []
+    for extra in examination["extras"]:
+        extras.append(_line(extra["installed"], extra["name"], extra["brings"]))
+        if not extra["installed"]:
+            extras.append(f"        missing: {', '.join(extra['missing'])}")
+            extras.append(f"        to have it: pip install 'edgehem[{extra['name']}]'")
+    codecs = [
+        _line(codec["ready"], codec["name"], codec["why_not"] or f"with {', '.join(codec['plugins'])}")
+        for codec in examination["codecs"]
+    ]
+    sections = [
+        here,
+        ["Needed packages", *packages],
+        ["Inference engines", *engines],
+        ["Bundles that ship", *(bundles or ["  none"])],
+        ["Extras (each optional)", *extras],
+        ["Compressed images (uncompressed ones need no codec)", *codecs],
+    ]
+    lines = [line for section in sections for line in (*section, "")]
+    return "\n".join(
+        piece for line in lines for piece in (textwrap.wrap(line, WIDTH, subsequent_indent=" " * 8) or [""])
+    )
+
+
+def version_of(distribution: str) -> str | None:
+    """Installed version of a distribution, or None."""
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _cpus() -> dict[str, int]:
+    try:
+        from edgehem.backends.onnxruntime import usable_cpus
+
+        usable = usable_cpus()
+    except ImportError:
+        # The engine is broken or absent: said in its own place, and no reason to say nothing at all here.
+        usable = os.cpu_count() or 1
+    return {"usable": usable, "present": os.cpu_count() or 1}
+
+
+def _onnxruntime() -> dict[str, Any]:
+    try:
+        import onnxruntime
+
+        providers = list(onnxruntime.get_available_providers())
+    except Exception as error:  # a broken native library raises whatever it likes, and is what a doctor is asked about
+        return {"ready": False, "providers": [], "why_not": f"cannot be imported: {type(error).__name__}"}
+    ready = USED_PROVIDER in providers
+    return {"ready": ready, "providers": providers, "why_not": "" if ready else f"has no {USED_PROVIDER}"}
+
+
+def _bundles() -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+    for folder in sorted(resources.files("edgehem.bundles").iterdir(), key=lambda entry: entry.name):
+        manifest = folder / "bundle.json"
+        if not manifest.is_file():
+            continue
+        entry: dict[str, Any] = {"name": folder.name, "version": None, "demonstration": None, "why_not": ""}
+        try:
+            content = json.loads(manifest.read_text(encoding="utf-8"))
+            entry |= {"version": content["version"], "demonstration": bool(content["demonstration"])}
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            entry["why_not"] = f"its manifest cannot be read: {type(error).__name__}"
+        found.append(entry)
+    return found
+
+
+def _codecs() -> list[dict[str, Any]]:
+    try:
+        from pydicom.pixels.decoders.base import get_decoder
+
+        from edgehem.dicom.codec import LOSSLESS, LOSSY
+    except ImportError:
+        return []  # pydicom is missing, which the needed packages say already
+    found = []
+    for uid, name in COMPRESSED.items():
+        decoder = get_decoder(uid)
+        plugins = list(decoder.available_plugins)
+        # pydicom's entries read "plugin - requires this and that".
+        missing = [entry.partition(" - ")[0] for entry in decoder.missing_dependencies]
+        if uid not in LOSSLESS | LOSSY:
+            why_not = "refused: decoders do not agree on its values"
+        else:
+            why_not = "" if plugins else f"needs one of: {', '.join(missing)}"
+        found.append({"name": name, "uid": uid, "ready": not why_not, "plugins": plugins, "why_not": why_not})
+    return found
+
+
+def _extras() -> list[dict[str, Any]]:
+    try:
+        lines = metadata.requires("edgehem") or []
+    except metadata.PackageNotFoundError:
+        lines = []
+    requirements = [requirement for line in lines if (requirement := Requirement.parse(line)) is not None]
+    names = list(dict.fromkeys(requirement.extra for requirement in requirements))
+    extras = []
+    for name in names:
+        missing = _missing(name, requirements)
+        extras.append({"name": name, "installed": not missing, "missing": missing, "brings": BRINGS.get(name, "")})
+    return extras
+
+
+def _missing(extra: str, requirements: list[Requirement]) -> list[str]:
+    """What keeps an extra from being complete, its parts included (an extra never names itself)."""
+    gaps: list[str] = []
+    for requirement in requirements:
+        if requirement.extra != extra:
+            continue
+        if requirement.distribution == SELF_REFERENCE:
+            gaps += [gap for part in requirement.parts for gap in _missing(part, requirements)]
+        elif gap := requirement.missing():
+            gaps.append(gap)
+    return list(dict.fromkeys(gaps))
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    """The release part of a version, comparable: ``2.13.0+cpu`` is (2, 13, 0)."""
+    release = re.match(r"[0-9]+(?:\.[0-9]+)*", version)
+    return tuple(int(part) for part in release[0].split(".")) if release else ()
+
+
+def _line(good: bool, name: str, text: str) -> str:
+    return f"  {'yes' if good else 'no ':3}  {name:<28}{text}".rstrip()

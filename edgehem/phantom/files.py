@@ -1,0 +1,246 @@
+"""Phantoms on disk: DICOM series, truth.json, the hematoma mask, and cohorts with their training table."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import json
+import multiprocessing
+import os
+import struct
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
+
+from edgehem.errors import UsageError
+from edgehem.phantom.bleeds import SUBTYPES, Bleed
+from edgehem.phantom.cases import LABELS, VERSION, Case, Protocol, draw_bleeds, make_case
+from edgehem.volume import Volume
+
+TABLE = "table.csv"
+
+
+def write_study(
+    out: Path, *, seed: int = 0, bleeds: tuple[Bleed, ...] = (), protocol: Protocol | None = None
+) -> dict[str, Any]:
+    """Write one phantom study: ``dicom/``, ``mask.nii.gz`` and ``truth.json``.
+
+    Parameters
+    ----------
+    out : Path
+        Created; must not hold a study already.
+    seed : int
+    bleeds : tuple of Bleed
+    protocol : Protocol, optional
+
+    Returns
+    -------
+    dict
+        The truth, as written.
+
+    Raises
+    ------
+    UsageError
+        If `out` exists and is not empty.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UsageError(f"{out} already exists and is not an empty folder")
+    return write_case(make_case(seed, bleeds=bleeds, protocol=protocol), out)
+
+
+def write_case(case: Case, out: Path) -> dict[str, Any]:
+    """Write a case that was made in memory; see :func:`write_study`."""
+    series = out / "dicom"
+    series.mkdir(parents=True, exist_ok=True)
+    for number, dataset in enumerate(to_dicom(case), start=1):
+        dataset.save_as(series / f"{number:04d}.dcm", enforce_file_format=True)
+    write_nifti(out / "mask.nii.gz", case.mask, case.volume)
+    truth = describe(case)
+    (out / "truth.json").write_text(json.dumps(truth, indent=2) + "\n", encoding="utf-8")
+    return truth
+
+
+def describe(case: Case) -> dict[str, Any]:
+    """What is known about a case: labels, volumes, slices with blood, scan."""
+    blood = {
+        name: [int(i) for i in np.flatnonzero((case.mask == value).any(axis=(1, 2)))]
+        for value, name in enumerate(SUBTYPES, start=1)
+        if name in case.ml
+    }
+    return {
+        "synthetic": True,
+        "generator": f"edgehem phantom {VERSION}",
+        "seed": case.seed,
+        "labels": case.labels,
+        "volume_ml": {name: round(ml, 3) for name, ml in case.ml.items()},
+        "slices_with_blood": blood,
+        "midline_shift_mm": round(case.midline_shift_mm, 2),
+        "age_years": round(case.age_years, 1),
+        "scan": {
+            "slices": len(case.scan.positions),
+            "tilt_deg": case.scan.tilt_deg,
+            "thickness_mm": sorted({round(t, 4) for t in case.scan.thickness_mm}),
+            "noise_hu": round(case.scan.noise_hu, 2),
+        },
+        "mask_values": {str(value): name for value, name in enumerate(SUBTYPES, start=1)},
+    }
+
+
+def to_dicom(case: Case) -> list[Dataset]:
+    """One CT Image Storage object per slice, ready to be saved. UIDs follow from the seed and the content."""
+    v, scan = case.volume, case.scan
+    identity = f"{VERSION}/{case.seed}/{scan}/{sorted(case.ml.items())}"
+    study_uid, series_uid, frame_uid = (generate_uid(entropy_srcs=[identity, kind]) for kind in ("study", "series", "frame"))
+    signed = scan.intercept == 0 or (scan.padding or 0) < 0
+    datasets = []
+    for i in range(len(v.pixels)):
+        meta = FileMetaDataset()
+        meta.MediaStorageSOPClassUID = CTImageStorage
+        meta.MediaStorageSOPInstanceUID = generate_uid(entropy_srcs=[identity, str(i)])
+        meta.TransferSyntaxUID = ExplicitVRLittleEndian
+        d = Dataset()
+        d.file_meta = meta
+        d.SOPClassUID, d.SOPInstanceUID = CTImageStorage, meta.MediaStorageSOPInstanceUID
+        d.StudyInstanceUID, d.SeriesInstanceUID, d.FrameOfReferenceUID = study_uid, series_uid, frame_uid
+        d.ImageType = ["ORIGINAL", "PRIMARY", "AXIAL"]
+        d.StudyDate, d.StudyTime, d.AccessionNumber = "20260101", "000000", ""
+        d.Modality, d.Manufacturer = "CT", "edgehem phantom"
+        d.StudyDescription, d.SeriesDescription = "SYNTHETIC HEAD PHANTOM", "HEAD"
+        d.BodyPartExamined = "HEAD"
+        d.PatientName, d.PatientID = "PHANTOM^SYNTHETIC", f"PHANTOM-{case.seed}"
+        d.PatientBirthDate, d.PatientSex, d.PatientAge = "", "O", f"{round(case.age_years):03d}Y"
+        d.PatientPosition = "HFS"
+        d.ImageComments = "Synthetic image. Not a patient."
+        d.KVP, d.ConvolutionKernel = "120", "SOFT"
+        d.SliceThickness = _decimal(scan.thickness_mm[i])
+        d.GantryDetectorTilt = _decimal(scan.tilt_deg)
+        d.SeriesNumber, d.InstanceNumber, d.AcquisitionNumber = 2, i + 1, 1
+        d.ImagePositionPatient = [_decimal(c) for c in v.origin[i]]
+        d.ImageOrientationPatient = [_decimal(c) for c in (*v.row_cosines, *v.column_cosines)]
+        d.PixelSpacing = [_decimal(s) for s in v.pixel_spacing]
+        d.SamplesPerPixel, d.PhotometricInterpretation = 1, "MONOCHROME2"
+        d.Rows, d.Columns = v.pixels.shape[1:]
+        stored = 16 if signed or scan.bits == 16 else 12
+        d.BitsAllocated, d.BitsStored, d.HighBit = 16, stored, stored - 1
+        d.PixelRepresentation = int(signed)
+        d.WindowCenter, d.WindowWidth = "40", "80"
+        d.RescaleIntercept, d.RescaleSlope, d.RescaleType = str(scan.intercept), "1", "HU"
+        if scan.padding is not None:
+            d.add_new("PixelPaddingValue", "SS" if signed else "US", scan.padding)
+        d.PixelData = v.pixels[i].astype("<i2").tobytes()
+        d["PixelData"].VR = "OW"
+        datasets.append(d)
+    return datasets
+
+
+def _decimal(value: float) -> str:
+    """A decimal string of at most 16 characters, as the DS value representation asks."""
+    return f"{value:.10g}"[:16]
+
+
+def write_nifti(path: Path, mask: npt.NDArray[np.uint8], volume: Volume) -> None:
+    """Write a mask as NIfTI-1 (gzip), voxel (column, row, slice).
+
+    The affine is the stack's own, shear of a tilted gantry included; where slice distances vary it holds the mean
+    distance, so pair slices by index, not by position. The header is that of the NIfTI-1.1 standard.
+    """
+    slices, rows, columns = mask.shape
+    row_mm, column_mm = volume.pixel_spacing
+    step = (volume.origin[-1] - volume.origin[0]) / max(1, slices - 1)
+    affine = np.column_stack([volume.row_cosines * column_mm, volume.column_cosines * row_mm, step, volume.origin[0]])
+    affine[:2] *= -1  # DICOM's LPS to NIfTI's RAS
+    header = bytearray(352)
+    struct.pack_into("<i", header, 0, 348)
+    struct.pack_into("<8h", header, 40, 3, columns, rows, slices, 1, 1, 1, 1)
+    struct.pack_into("<2h", header, 70, 2, 8)  # uint8
+    struct.pack_into("<8f", header, 76, 1, column_mm, row_mm, float(np.linalg.norm(step)) or 1.0, 1, 1, 1, 1)
+    struct.pack_into("<3f", header, 108, 352, 1, 0)  # data offset, slope, intercept
+    header[123] = 2  # millimetres
+    struct.pack_into("<2h", header, 252, 0, 1)  # the affine is the sform, in scanner coordinates
+    struct.pack_into("<12f", header, 280, *affine.ravel())
+    header[344:348] = b"n+1\0"
+    with path.open("wb") as raw, gzip.GzipFile(fileobj=raw, mode="wb", mtime=0, compresslevel=4) as file:
+        file.write(bytes(header))
+        file.write(np.ascontiguousarray(mask).tobytes())
+
+
+def cohort_case(index: int, seed: int, *, smallest_ml: float = 2.0, largest_ml: float = 60.0) -> tuple[int, tuple[Bleed, ...]]:
+    """Seed and hemorrhages of the index-th study of a cohort: every second one bleeds."""
+    case_seed = seed * 1_000_003 + index
+    return case_seed, draw_bleeds(case_seed, smallest_ml=smallest_ml, largest_ml=largest_ml) if index % 2 else ()
+
+
+def _write_cohort_case(job: tuple[Path, int, int, Protocol]) -> dict[str, Any]:
+    out, index, seed, protocol = job
+    case_seed, bleeds = cohort_case(index, seed)
+    name = f"case{index:05d}"
+    truth = write_case(make_case(case_seed, bleeds=bleeds, protocol=protocol), out / name)
+    return {
+        "patient_id": name,
+        "ct": f"{name}/dicom",
+        "mask": f"{name}/mask.nii.gz",
+        **truth["labels"],
+        "age": round(truth["age_years"], 1),
+        **{f"{subtype}_ml": round(truth["volume_ml"].get(subtype, 0.0), 3) for subtype in SUBTYPES},
+    }
+
+
+def write_cohort(
+    out: Path,
+    count: int,
+    *,
+    seed: int = 0,
+    protocol: Protocol | None = None,
+    workers: int = 1,
+    progress: Callable[[int, int], None] | None = None,
+) -> Path:
+    """Write a cohort: one folder a study, half of them bleeding, and the training table.
+
+    Parameters
+    ----------
+    out : Path
+        Created; must be empty.
+    count : int
+    seed : int
+        The same seed gives the same cohort, whatever the number of workers.
+    protocol : Protocol, optional
+        What is fixed for all; the rest varies.
+    workers : int
+        Processes.
+    progress : callable, optional
+        Called with (done, count).
+
+    Returns
+    -------
+    Path
+        The table: patient_id, ct, mask, the labels, age, and the volume of every subtype.
+
+    Raises
+    ------
+    UsageError
+        If `out` is not empty.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UsageError(f"{out} already exists and is not an empty folder")
+    out.mkdir(parents=True, exist_ok=True)
+    jobs = [(out, index, seed, protocol or Protocol()) for index in range(count)]
+    rows: list[dict[str, Any]] = []
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(max(1, min(workers, count))) as pool:
+        for row in pool.imap(_write_cohort_case, jobs):
+            rows.append(row)
+            if progress:
+                progress(len(rows), count)
+    table = out / TABLE
+    temporary = table.with_suffix(".part")
+    with temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, ["patient_id", "ct", "mask", *LABELS, "age", *(f"{s}_ml" for s in SUBTYPES)])
+        writer.writeheader()
+        writer.writerows(rows)
+    os.replace(temporary, table)  # noqa: PTH105 - atomic by contract
+    return table

@@ -1,0 +1,315 @@
+"""From an acquired volume to a model's tensor: where the head is, and the grid around it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from edgehem import kernels
+from edgehem.errors import Code, Refusal
+from edgehem.volume import Volume
+
+Bool = npt.NDArray[np.bool_]
+
+COARSE_MM = 4.0
+"""Grid on which the head is looked for."""
+TISSUE_HU = -250.0
+"""Between air and fat: what is above belongs to a body or to an object."""
+SMALLEST_HEAD_ML = 400.0
+"""Less connected tissue than this is no head (an adult head with skull and skin: 3 to 5 L)."""
+VERTEX_MARGIN_MM = 8.0
+"""Air kept above the vertex."""
+CENTRE_BAND_MM = (15.0, 105.0)
+"""Distance below the vertex of the tissue that the grid is centred on: the neurocranium, without face and neck."""
+CUT_AREA_MM2 = 2500.0
+"""A first or last plane with more head than this cuts the head off."""
+
+
+class PreprocessSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """What a graph wants to read.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Planes, rows, columns of the grid.
+    spacing_mm : tuple of float
+        Of planes, rows, columns.
+    windows : tuple of (level, width), HU
+    mean, std : float
+        Applied after windowing to 0..1.
+    dtype : str
+    scale : float
+        Quantisation step of an int8 input.
+    """
+
+    shape: tuple[int, int, int]
+    spacing_mm: tuple[float, float, float]
+    windows: tuple[tuple[float, float], ...]
+    mean: float = 0.0
+    std: float = 1.0
+    dtype: str = "float32"
+    scale: float = 1.0
+
+    @property
+    def kernel_windows(self) -> kernels.Windows:
+        """The spec's windows as the kernels take them."""
+        return kernels.Windows(
+            level_width=self.windows, mean=self.mean, std=self.std, dtype=self.dtype, scale=self.scale
+        )
+
+
+CANONICAL = PreprocessSpec(
+    shape=(40, 224, 224),
+    spacing_mm=(4.5, 1.0, 1.0),
+    windows=((40.0, 80.0), (80.0, 200.0), (600.0, 2800.0)),
+)
+"""The grid of every CT graph of ours: 180 × 224 × 224 mm; brain, subdural and bone windows (level, width)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeadPosition:
+    """Where the head is, in patient coordinates (LPS, mm).
+
+    Parameters
+    ----------
+    vertex_z : float
+        Highest point.
+    centre_x, centre_y : float
+        Middle of the neurocranium's bounding box.
+    lowest_z : float
+        Lowest tissue in the stack.
+    vertex_cut : bool
+        The stack ends inside the head: the vertex was not scanned.
+    """
+
+    vertex_z: float
+    centre_x: float
+    centre_y: float
+    lowest_z: float
+    vertex_cut: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """A model's input.
+
+    Parameters
+    ----------
+    tensor : array [1, Z, C, Y, X]
+    valid : float32 array [1, Z]
+        1 where the stack covers the middle of a plane, else 0.
+    target : kernels.Target
+    head : HeadPosition
+    """
+
+    tensor: npt.NDArray[np.generic]
+    valid: npt.NDArray[np.float32]
+    target: kernels.Target
+    head: HeadPosition
+
+
+def locate_head(volume: Volume) -> HeadPosition:
+    """Find the head: the largest solid piece of tissue once thin structures (headrest, table, tubes) are cut off.
+
+    Parameters
+    ----------
+    volume : Volume
+
+    Returns
+    -------
+    HeadPosition
+
+    Raises
+    ------
+    Refusal
+        NOT_HEAD if there is no connected tissue of a head's size.
+    """
+    corners = _corners(volume)
+    low, high = corners.min(axis=0), corners.max(axis=0)
+    counts = np.maximum(3, np.ceil((high - low) / COARSE_MM).astype(int))
+    target = kernels.Target(
+        shape=(int(counts[2]), int(counts[1]), int(counts[0])),
+        spacing_mm=(COARSE_MM,) * 3,
+        origin=(float(low[0]) + COARSE_MM / 2, float(low[1]) + COARSE_MM / 2, float(low[2]) + COARSE_MM / 2),
+    )
+    tissue = _nearest(volume, target) > TISSUE_HU
+    head = _largest_solid(tissue)
+    if head.sum() * COARSE_MM**3 / 1000 < SMALLEST_HEAD_ML:
+        raise Refusal(Code.NOT_HEAD, "The images do not show a head: no connected tissue of a head's size was found.")
+    z = target.origin[2] + np.arange(target.shape[0]) * COARSE_MM
+    area = head.sum(axis=(1, 2)) * COARSE_MM**2
+    planes = np.flatnonzero(area > 0)
+    top = int(planes[-1])
+    vertex = float(z[top] + COARSE_MM / 2)
+    band = head[(z < vertex - CENTRE_BAND_MM[0]) & (z > vertex - CENTRE_BAND_MM[1])]
+    if not band.any():
+        band = head
+    ys, xs = np.flatnonzero(band.any(axis=(0, 2))), np.flatnonzero(band.any(axis=(0, 1)))
+    return HeadPosition(
+        vertex_z=vertex,
+        centre_x=target.origin[0] + COARSE_MM * float(xs[0] + xs[-1]) / 2,
+        centre_y=target.origin[1] + COARSE_MM * float(ys[0] + ys[-1]) / 2,
+        lowest_z=float(z[planes[0]] - COARSE_MM / 2),
+        vertex_cut=bool(area[max(0, top - 1)] > CUT_AREA_MM2 and _ends_at_stack(volume, target, head, top)),
+    )
+
+
+def place_grid(head: HeadPosition, spec: PreprocessSpec) -> kernels.Target:
+    """The spec's grid hung from the vertex and centred on the neurocranium."""
+    planes, rows, columns = spec.shape
+    dz, dy, dx = spec.spacing_mm
+    return kernels.Target(
+        shape=spec.shape,
+        spacing_mm=spec.spacing_mm,
+        origin=(
+            head.centre_x - (columns - 1) / 2 * dx,
+            head.centre_y - (rows - 1) / 2 * dy,
+            head.vertex_z + VERTEX_MARGIN_MM - (planes - 0.5) * dz,
+        ),
+    )
+
+
+def prepare(volume: Volume, spec: PreprocessSpec) -> Prepared:
+    """Locate the head and run the fused pass.
+
+    Parameters
+    ----------
+    volume : Volume
+    spec : PreprocessSpec
+
+    Returns
+    -------
+    Prepared
+
+    Raises
+    ------
+    Refusal
+        NOT_HEAD.
+    """
+    head = locate_head(volume)
+    target = place_grid(head, spec)
+    tensor, covered = kernels.preprocess(volume, target, spec.kernel_windows)
+    return Prepared(tensor=tensor[None], valid=plane_validity(covered)[None], target=target, head=head)
+
+
+def plane_validity(covered: Bool) -> npt.NDArray[np.float32]:
+    """1 for planes whose central half (by rows and columns) is mostly covered by the stack: float32 [Z]."""
+    _, rows, columns = covered.shape
+    middle = covered[:, rows // 4 : rows - rows // 4, columns // 4 : columns - columns // 4]
+    return (middle.mean(axis=(1, 2)) > 0.5).astype(np.float32)
+
+
+def plane_to_slice(volume: Volume, target: kernels.Target, plane: int) -> int:
+    """Index of the acquired slice nearest to the middle of a grid plane."""
+    point = grid_point(target, plane, (target.shape[1] - 1) / 2, (target.shape[2] - 1) / 2)
+    return int(np.argmin(np.abs(volume.distances - point @ volume.normal)))
+
+
+def grid_point(target: kernels.Target, plane: float, row: float, column: float) -> npt.NDArray[np.float64]:
+    """Patient coordinates (LPS, mm) of a grid position."""
+    x, y, z = target.origin
+    dz, dy, dx = target.spacing_mm
+    return np.array([x + column * dx, y + row * dy, z + plane * dz])
+
+
+def _corners(volume: Volume) -> npt.NDArray[np.float64]:
+    """The corners of the first and last slice, float64 [8, 3]."""
+    rows, columns = volume.pixels.shape[1:]
+    down = volume.column_cosines * volume.pixel_spacing[0] * (rows - 1)
+    right = volume.row_cosines * volume.pixel_spacing[1] * (columns - 1)
+    first = [volume.origin[0], volume.origin[-1]]
+    half = volume.normal * volume.slice_spacing / 2
+    return np.array([
+        corner + a * down + b * right + side
+        for corner, side in zip(first, (-half, half), strict=True)
+        for a in (0, 1)
+        for b in (0, 1)
+    ])  # fmt: skip
+
+
+def _nearest(volume: Volume, target: kernels.Target) -> npt.NDArray[np.float32]:
+    """HU of the nearest pixel of the nearest slice, air outside: enough to find a head, at a tenth of the cost."""
+    planes, rows, columns = target.shape
+    x = target.origin[0] + np.arange(columns) * target.spacing_mm[2]
+    y = (target.origin[1] + np.arange(rows) * target.spacing_mm[1])[:, None]
+    z = (target.origin[2] + np.arange(planes) * target.spacing_mm[0])[:, None, None]
+
+    def along(axis: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        return np.asarray(x * axis[0] + y * axis[1] + z * axis[2])
+
+    s, d = along(volume.normal), volume.distances
+    middles = (d[1:] + d[:-1]) / 2
+    index = np.searchsorted(middles, s)
+    row_mm, column_mm = volume.pixel_spacing
+    origin_row, origin_column = volume.origin @ volume.column_cosines, volume.origin @ volume.row_cosines
+    r = np.rint((along(volume.column_cosines) - origin_row[index]) / row_mm).astype(np.int64)
+    c = np.rint((along(volume.row_cosines) - origin_column[index]) / column_mm).astype(np.int64)
+    half = max(volume.slice_spacing, COARSE_MM) / 2
+    height, width = volume.pixels.shape[1:]
+    inside = (s > d[0] - half) & (s < d[-1] + half) & (r >= 0) & (r < height) & (c >= 0) & (c < width)
+    stored = volume.pixels[index, np.clip(r, 0, height - 1), np.clip(c, 0, width - 1)]
+    hu = stored * volume.slope[index] + volume.intercept[index]
+    if volume.padding is not None:
+        inside &= (stored < volume.padding[0]) | (stored > volume.padding[1])
+    return np.where(inside, hu, np.float32(kernels.AIR_HU))
+
+
+def _shifted(mask: Bool, axis: int, step: int) -> Bool:
+    """The mask moved by one voxel; what moves in is False."""
+    out = np.zeros_like(mask)
+    source = [slice(None)] * 3
+    goal = [slice(None)] * 3
+    source[axis], goal[axis] = (slice(None, -1), slice(1, None)) if step > 0 else (slice(1, None), slice(None, -1))
+    out[tuple(goal)] = mask[tuple(source)]
+    return out
+
+
+def _grow(mask: Bool) -> Bool:
+    """The mask and its six neighbours."""
+    out = mask.copy()
+    for axis in range(3):
+        out |= _shifted(mask, axis, 1)
+        out |= _shifted(mask, axis, -1)
+    return out
+
+
+def _largest_solid(tissue: Bool) -> Bool:
+    """The piece of tissue around its thickest place, without what hangs on by less than three voxels in the plane.
+
+    Slices are eroded in the plane only: the vertex and the lowest slice of a stack are flat, not thin.
+    """
+    core = tissue.copy()
+    for axis in (1, 2):
+        for step in (1, -1):
+            core &= _shifted(tissue, axis, step)
+    if not core.any():
+        return core
+    size = 9
+    density = core.astype(np.int32)
+    for axis in range(3):
+        total = np.cumsum(density, axis=axis)
+        padded = np.concatenate([np.zeros_like(total.take([0], axis)), total], axis=axis)
+        index = np.arange(density.shape[axis])
+        high = np.minimum(index + size // 2 + 1, density.shape[axis])
+        low = np.maximum(index - size // 2, 0)
+        density = padded.take(high, axis) - padded.take(low, axis)
+    seed = np.zeros_like(core)
+    seed[np.unravel_index(int(np.argmax(np.where(core, density, -1))), core.shape)] = True
+    piece, count = seed, 0
+    while (now := int(piece.sum())) != count:
+        count = now
+        for _ in range(4):
+            piece = _grow(piece) & core
+    for axis in (1, 2):
+        piece = (piece | _shifted(piece, axis, 1) | _shifted(piece, axis, -1)) & tissue
+    return piece
+
+
+def _ends_at_stack(volume: Volume, target: kernels.Target, head: Bool, top: int) -> bool:
+    """Whether the head's highest plane is where the stack itself ends."""
+    rows, columns = np.nonzero(head[top])
+    point = grid_point(target, top, float(rows.mean()), float(columns.mean()))
+    return float(volume.distances[-1] - point @ volume.normal) < max(volume.slice_spacing, COARSE_MM)

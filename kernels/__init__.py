@@ -1,0 +1,10 @@
+"""Preprocessing kernels: one fused pass from raw slices to a model's tensor.
+
+:mod:`edgehem.kernels.oracle` defines what the pass computes, in NumPy. This package imports nothing of edgehem but
+itself: it knows arrays and geometry, not DICOM and not models.
+"""
+
+from edgehem.kernels.oracle import preprocess, resample, window
+from edgehem.kernels.types import AIR_HU, Stack, Target, Windows
+
+__all__ = ["AIR_HU", "Stack", "Target", "Windows", "preprocess", "resample", "window"]
