@@ -6,23 +6,21 @@ so that ``edgehem --version`` on a small device does not pay for an inference en
 
 from __future__ import annotations
 
-import sys
 from importlib import import_module
-from types import ModuleType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from edgehem.dicom import read_study
     from edgehem.dicom.study import Study
     from edgehem.errors import Code, EdgehemError, Refusal
+    from edgehem.model import load, triage
     from edgehem.result import Finding, KeySlice, Note, Prognosis, Result, Verdict
-    from edgehem.triage import load, triage
 
     __version__: str
 
 _HOME = {
-    "load": "edgehem.triage",
-    "triage": "edgehem.triage",
+    "load": "edgehem.model",
+    "triage": "edgehem.model",
     "read_study": "edgehem.dicom",
     "Study": "edgehem.dicom.study",
     "Code": "edgehem.errors",
@@ -54,15 +52,6 @@ __all__ = [
 ]
 
 
-class _Package(ModuleType):
-    """Keeps ``edgehem.triage`` the function: importing the module of that name would otherwise replace it."""
-
-    def __setattr__(self, name: str, value: object) -> None:
-        if name == "triage" and isinstance(value, ModuleType):
-            value = value.triage
-        super().__setattr__(name, value)
-
-
 def __getattr__(name: str) -> object:
     if name == "__version__":
         from importlib.metadata import version
@@ -78,6 +67,3 @@ def __getattr__(name: str) -> object:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
-
-
-sys.modules[__name__].__class__ = _Package

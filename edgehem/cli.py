@@ -33,6 +33,7 @@ EXIT_INTERRUPTED = 130
 
 DEFAULT_BUNDLE = "hemorrhagenet"
 SUBTYPES = ("epidural", "intraparenchymal", "intraventricular", "subarachnoid", "subdural")
+SOURCE_HELP = "a table (CSV, one row a patient), phantoms:COUNT:SEED, or phantom-heads:COUNT:SEED"
 DEBUG_VARIABLE = "EDGEHEM_DEBUG"
 
 RESULT_FILE, REPORT_FILE, PICTURE_FILE = "result.json", "report.txt", "key_slices.png"
@@ -91,6 +92,7 @@ def phantom(arguments: argparse.Namespace) -> int:
     """``edgehem phantom``: synthetic studies with a known truth."""
     if arguments.cohort is not None and arguments.bleed:
         raise UsageError("--bleed and --cohort exclude each other: a cohort draws its own bleeds")
+    from edgehem.machine import usable_cpus
     from edgehem.phantom import Bleed, Protocol, write_cohort, write_study
 
     asked = {
@@ -106,7 +108,10 @@ def phantom(arguments: argparse.Namespace) -> int:
     # What was not asked for is left to the phantom's own defaults, which then stand in one place only.
     protocol = Protocol(**{name: value for name, value in asked.items() if value is not None})
     if arguments.cohort is not None:
-        print(write_cohort(arguments.out, arguments.cohort, seed=arguments.seed, protocol=protocol, progress=_progress))
+        workers = usable_cpus()
+        print(write_cohort(
+            arguments.out, arguments.cohort, seed=arguments.seed, protocol=protocol, workers=workers, progress=_progress
+        ))  # fmt: skip
         return EXIT_DONE
     try:
         bleeds = tuple(Bleed(subtype=subtype, ml=volume) for subtype, volume in arguments.bleed)
@@ -133,7 +138,9 @@ def export(arguments: argparse.Namespace) -> int:
     with _export_extra("export"):
         from edgehem.export import commands
 
-        commands.export(arguments.checkpoint, system=arguments.system, out=arguments.out)
+        commands.export(
+            arguments.checkpoint, system=arguments.system, out=arguments.out, calibration=arguments.calibration
+        )
     return EXIT_DONE
 
 
@@ -142,7 +149,16 @@ def quantize(arguments: argparse.Namespace) -> int:
     with _export_extra("quantization"):
         from edgehem.export import commands
 
-        commands.quantize(arguments.bundle, calibration=arguments.calibration, evaluate=arguments.evaluate)
+        commands.quantize(arguments.bundle, calibration=arguments.calibration, held_out=arguments.evaluate)
+    return EXIT_DONE
+
+
+def evaluate(arguments: argparse.Namespace) -> int:
+    """``edgehem evaluate``: a bundle judged on labelled studies, through the whole runtime."""
+    with _export_extra("evaluation"):
+        from edgehem.export import commands
+
+        print(commands.evaluate(arguments.bundle, arguments.data, record=arguments.record))
     return EXIT_DONE
 
 
@@ -176,6 +192,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_train(command(train, "Train a system's network from a table of cases ([export] extra)."))
     _add_export(command(export, "Turn a checkpoint into a bundle of ONNX graphs ([export] extra)."))
     _add_quantize(command(quantize, "Add INT8 graphs to a bundle ([export] extra)."))
+    _add_evaluate(command(evaluate, "Judge a bundle on labelled studies ([export] extra)."))
     sub = command(doctor, "Say what this machine can run, and why not the rest.")
     sub.add_argument("--json", action="store_true", help="print one JSON object instead of text")
     return parser
@@ -218,7 +235,7 @@ def _add_phantom(parser: argparse.ArgumentParser) -> None:
 
 def _add_train(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("system", metavar="SYSTEM")
-    parser.add_argument("--data", metavar="TABLE", type=Path, required=True, help="training table, one row a patient")
+    parser.add_argument("--data", metavar="SOURCE", required=True, help=SOURCE_HELP)
     parser.add_argument("--out", metavar="CHECKPOINT", type=Path, required=True)
     parser.add_argument("--minutes", metavar="M", type=_length, help="stop after this long")
     parser.add_argument("--seed", metavar="N", type=_natural, default=0, help="(%(default)s)")
@@ -228,12 +245,25 @@ def _add_export(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("checkpoint", metavar="CHECKPOINT", type=Path)
     parser.add_argument("--system", metavar="SYSTEM", required=True)
     parser.add_argument("--out", metavar="BUNDLE", type=Path, required=True)
+    parser.add_argument(
+        "--calibration", metavar="SOURCE", help=f"studies to set operating point and calibration on: {SOURCE_HELP}"
+    )
 
 
 def _add_quantize(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("bundle", metavar="BUNDLE", type=Path)
-    parser.add_argument("--calibration", metavar="TABLE", type=Path, required=True, help="cases to set the ranges with")
-    parser.add_argument("--evaluate", metavar="TABLE", type=Path, help="cases to compare INT8 with FP32 on")
+    parser.add_argument(
+        "--calibration", metavar="SOURCE", required=True, help=f"studies to set the ranges with: {SOURCE_HELP}"
+    )
+    parser.add_argument(
+        "--evaluate", metavar="SOURCE", help="held-out studies to judge FP32 and INT8 on; recorded in the bundle"
+    )
+
+
+def _add_evaluate(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("data", metavar="SOURCE", help=SOURCE_HELP)
+    parser.add_argument("--bundle", default=DEFAULT_BUNDLE, help="a shipped bundle's name, or a path (%(default)s)")
+    parser.add_argument("--record", action="store_true", help="write the figures into the bundle")
 
 
 class _Version(argparse.Action):

@@ -25,6 +25,10 @@ class BackendError(EdgehemError, RuntimeError):
     """An inference engine is absent, was asked for something it cannot do, or failed."""
 
 
+class BudgetError(EdgehemError, RuntimeError):
+    """A stage finished and left its budget: its artefact must not be used as if it had not."""
+
+
 class MissingExtraError(EdgehemError, ImportError):
     """A capability needs an optional dependency that is not installed."""
 

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from edgehem import kernels
 from edgehem.errors import Code, Refusal
+from edgehem.result import Note
 from edgehem.volume import Volume
 
 Bool = npt.NDArray[np.bool_]
@@ -26,6 +27,11 @@ CENTRE_BAND_MM = (15.0, 105.0)
 """Distance below the vertex of the tissue that the grid is centred on: the neurocranium, without face and neck."""
 CUT_AREA_MM2 = 2500.0
 """A first or last plane with more head than this cuts the head off."""
+
+LEAST_COVER_MM = 60.0
+"""Less head than this is refused."""
+FULL_COVER_MM = 115.0
+"""From the vertex to the foramen magnum an adult head measures 130 to 160 mm; less than this misses the posterior fossa."""
 
 
 class PreprocessSpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -155,6 +161,28 @@ def locate_head(volume: Volume) -> HeadPosition:
         lowest_z=float(z[planes[0]] - COARSE_MM / 2),
         vertex_cut=bool(area[max(0, top - 1)] > CUT_AREA_MM2 and _ends_at_stack(volume, target, head, top)),
     )
+
+
+def coverage_notes(head: HeadPosition) -> tuple[Note, ...]:
+    """What to say about the part of the head that was scanned.
+
+    Raises
+    ------
+    Refusal
+        COVERAGE if less than :data:`LEAST_COVER_MM` below the vertex was scanned.
+    """
+    below = head.vertex_z - head.lowest_z
+    if below < LEAST_COVER_MM:
+        raise Refusal(Code.COVERAGE, f"Only {below:.0f} mm of the head were scanned: too little of the brain to judge.")
+    missing = []
+    if head.vertex_cut:
+        missing.append("the vertex")
+    if below < FULL_COVER_MM:
+        missing.append("the skull base")
+    if not missing:
+        return ()
+    reason = f"The stack does not reach {' and '.join(missing)}: what lies there was not analysed."
+    return (Note(code=Code.COVERAGE_PARTIAL, reason=reason),)
 
 
 def place_grid(head: HeadPosition, spec: PreprocessSpec) -> kernels.Target:

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-
 from edgehem.kernels.types import AIR_HU, Stack, Target, Windows
 
 MAX_SUB_PLANES = 8
@@ -166,9 +165,7 @@ def window(hu: npt.NDArray[np.float32], windows: Windows) -> npt.NDArray[np.gene
     return out
 
 
-def preprocess(
-    stack: Stack, target: Target, windows: Windows
-) -> tuple[npt.NDArray[np.generic], npt.NDArray[np.bool_]]:
+def preprocess(stack: Stack, target: Target, windows: Windows) -> tuple[npt.NDArray[np.generic], npt.NDArray[np.bool_]]:
     """The whole pass: raw slices to windowed channels on the target grid.
 
     Parameters

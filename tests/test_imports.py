@@ -139,8 +139,3 @@ def test_every_public_name_is_there(name: str) -> None:
 def test_an_unknown_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="nonsense"):
         _ = edgehem.nonsense  # type: ignore[attr-defined]
-
-
-def test_triage_is_the_function_whatever_was_imported_first() -> None:
-    done = run("import edgehem.triage, edgehem; from edgehem.triage import load; assert callable(edgehem.triage)")
-    assert done.returncode == 0, done.stderr

@@ -72,8 +72,9 @@ def decode_frame(header: Header, encapsulated: bytearray) -> npt.NDArray[Any]:
     refusal = Refusal(Code.UNREADABLE, "The compressed pixels of an image are damaged.")
     try:
         with warnings.catch_warnings():
-            # What pydicom warns of may quote the file.
-            warnings.simplefilter("ignore")
+            # pydicom warns of bytes it could only guess at. No guess is taken, and no warning, which may quote the
+            # file, leaves this function.
+            warnings.simplefilter("error")
             decoder: Any = get_decoder(header.syntax)
             array, _ = decoder.as_array(
                 bytes(encapsulated),

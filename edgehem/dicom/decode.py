@@ -25,6 +25,8 @@ MAX_SIDE = 1024
 """Rows or columns of a slice at most (input gates)."""
 MAX_BYTES = 2 * 2**30
 """Bytes of a decoded series at most (input gates)."""
+MAX_RESCALE = 1e5
+"""Largest rescale slope or intercept: 16-bit values shifted into any range that CT uses stay below."""
 UNCOMPRESSED = frozenset({IMPLICIT_LITTLE, EXPLICIT_LITTLE, EXPLICIT_BIG})
 
 _HU_RESCALE_TYPES = ("", "HU", "US")
@@ -76,6 +78,8 @@ def refuse_undecodable(headers: Sequence[Header]) -> None:
             raise Refusal(
                 Code.RESCALE_MISSING, "Rescale slope or intercept is missing: pixel values have no Hounsfield units."
             )
+        if abs(header.slope) > MAX_RESCALE or abs(header.intercept) > MAX_RESCALE:
+            raise Refusal(Code.RESCALE_MISSING, "Rescale slope or intercept is an impossible number.")
         if header.rescale_type not in _HU_RESCALE_TYPES:
             raise Refusal(Code.RESCALE_MISSING, "The pixel values are not Hounsfield units (another rescale type).")
         _refuse_bits(header)

@@ -22,6 +22,10 @@ MAX_AXIAL_ANGLE_DEG = 40.0
 """Angle between slice normal and body axis up to which a series is axial: 30° of gantry tilt and a tilted head."""
 MAX_TILT_DEG = 35.0
 """Gantries tilt to 30°; a stack that advances at a larger angle to its normal is not one acquisition."""
+PIXEL_MM = (0.01, 20.0)
+"""Pixel sizes that some image of a body could have."""
+MAX_POSITION_MM = 1e5
+"""Positions farther than 100 m from the origin are no positions."""
 COSINE_TOLERANCE = 1e-3
 """Largest difference of direction cosines within a series: 0.06°, above what 6 written decimals leave."""
 SPACING_TOLERANCE = 1e-3
@@ -123,8 +127,16 @@ def arrange(headers: Sequence[Header]) -> Stack:
     origin = np.array([h.position for h in headers])  # [Z, 3] mm
     cosines = np.array([h.orientation for h in headers]).reshape(-1, 2, 3)
     spacing = np.array([h.spacing for h in headers])  # [Z, 2] mm, between rows and between columns
-    if not _orthonormal(cosines[0]) or spacing.min() <= 0:
-        raise Refusal(Code.GEOMETRY_MISSING, "The orientation or the pixel size written in the images is impossible.")
+    possible = (
+        _orthonormal(cosines[0])
+        and np.abs(cosines).max() < 2
+        and np.abs(origin).max() <= MAX_POSITION_MM
+        and PIXEL_MM[0] <= spacing.min() <= spacing.max() <= PIXEL_MM[1]
+    )
+    if not possible:
+        raise Refusal(
+            Code.GEOMETRY_MISSING, "The position, orientation or pixel size written in the images is impossible."
+        )
     _refuse_mixture(headers, cosines, spacing)
     if orientation_name(headers[0]) != "axial":
         raise Refusal(Code.NO_AXIAL_SERIES, "The slices are not axial.")
@@ -134,7 +146,7 @@ def arrange(headers: Sequence[Header]) -> Stack:
     order = np.argsort(distances, kind="stable")
     starts = np.flatnonzero(np.diff(distances[order], prepend=-np.inf) > SAME_PLACE_MM)
     places = tuple(tuple(headers[i] for i in sorted(group)) for group in np.split(order, starts[1:]))
-    _refuse_crooked(origin[order], origin[order] @ cosines[0].T, distances[order])
+    _refuse_crooked(origin[order] @ cosines[0].T, distances[order])
     origin = origin[[order[start] for start in starts]]
 
     gaps = np.diff(distances[order][starts])
@@ -151,7 +163,8 @@ def arrange(headers: Sequence[Header]) -> Stack:
 
 
 def _orthonormal(cosines: Float64) -> bool:
-    return bool(np.allclose(cosines @ cosines.T, np.eye(2), atol=ORTHONORMAL_TOLERANCE))
+    # The first comparison keeps huge numbers out of the product.
+    return bool(np.abs(cosines).max() < 2 and np.allclose(cosines @ cosines.T, np.eye(2), atol=ORTHONORMAL_TOLERANCE))
 
 
 def _refuse_mixture(headers: Sequence[Header], cosines: Float64, spacing: Float64) -> None:
@@ -172,7 +185,7 @@ def patient_key(header: Header) -> str:
     return header.patient[0] or header.patient[1]
 
 
-def _refuse_crooked(origin: Float64, in_plane: Float64, distances: Float64) -> None:
+def _refuse_crooked(in_plane: Float64, distances: Float64) -> None:
     """Refuse origins that do not advance along one straight line, or advance too obliquely."""
     height = distances[-1] - distances[0]
     if height <= SAME_PLACE_MM:

@@ -26,12 +26,16 @@ MIN_SOFT_SHARE = 0.05
 """Share of soft tissue in what is not air, at least (it is about half in a head)."""
 TISSUE_HU = (-500.0, 3071.0)
 """Padding among these values would hide tissue or bone."""
+NOWHERE_HU = -1e5
+"""Reads as neither air nor matter."""
 _GRID = 64
 """Points per side at which a slice is sampled: 4 mm in a 250 mm field of view."""
 
 
-def sample(volume: Volume, step: tuple[int, int], slices: npt.NDArray[np.intp] | None = None) -> Float32:
-    """Hounsfield units of every ``step``-th pixel; padding reads as air.
+def sample(
+    volume: Volume, step: tuple[int, int], slices: npt.NDArray[np.intp] | None = None, padding_hu: float = AIR_HU
+) -> Float32:
+    """Hounsfield units of every ``step``-th pixel.
 
     Parameters
     ----------
@@ -40,6 +44,8 @@ def sample(volume: Volume, step: tuple[int, int], slices: npt.NDArray[np.intp] |
         Rows, columns.
     slices : integer array [N], optional
         Which slices; all by default.
+    padding_hu : float, HU
+        What padding reads as: air by default.
 
     Returns
     -------
@@ -49,19 +55,23 @@ def sample(volume: Volume, step: tuple[int, int], slices: npt.NDArray[np.intp] |
     slope, intercept = volume.slope, volume.intercept
     if slices is not None:
         stored, slope, intercept = stored[slices], slope[slices], intercept[slices]
-    return to_hu(stored, slope, intercept, volume.padding)
+    return to_hu(stored, slope, intercept, volume.padding, padding_hu)
 
 
 def to_hu(
-    stored: npt.NDArray[np.int16], slope: Float32, intercept: Float32, padding: tuple[int, int] | None
+    stored: npt.NDArray[np.int16],
+    slope: Float32,
+    intercept: Float32,
+    padding: tuple[int, int] | None,
+    padding_hu: float = AIR_HU,
 ) -> Float32:
-    """Hounsfield units of stored values [N, ...], slope and intercept [N]; padding reads as air."""
+    """Hounsfield units of stored values [N, ...], slope and intercept [N]; padding reads as ``padding_hu``."""
     shape = (-1,) + (1,) * (stored.ndim - 1)
     hu = stored.astype(np.float32)
     hu *= slope.reshape(shape)
     hu += intercept.reshape(shape)
     if padding is not None:
-        hu[(stored >= padding[0]) & (stored <= padding[1])] = AIR_HU
+        hu[(stored >= padding[0]) & (stored <= padding[1])] = padding_hu
     return hu
 
 
@@ -78,8 +88,10 @@ def refuse_implausible(volume: Volume) -> None:
             Code.HU_IMPLAUSIBLE, "The rescale slope is not positive or differs between slices; one CT scan has one."
         )
     step = (max(1, volume.pixels.shape[1] // _GRID), max(1, volume.pixels.shape[2] // _GRID))
-    hu = sample(volume, step).reshape(len(volume.pixels), -1)
     _refuse_padding_in_tissue(volume)
+    # Padding is no measured air, and must not stand in for it; unless scanners wrote it where air clips (-1024).
+    padding_hu = AIR_HU if _padding_is_air(volume) else NOWHERE_HU
+    hu = sample(volume, step, padding_hu=padding_hu).reshape(len(volume.pixels), -1)
 
     is_air = (hu > AIR_SEARCH_HU[0]) & (hu < AIR_SEARCH_HU[1])
     share = is_air.mean(axis=1)  # [Z]
@@ -94,6 +106,14 @@ def refuse_implausible(volume: Volume) -> None:
     soft = (hu >= SOFT_HU[0]) & (hu <= SOFT_HU[1])
     if soft.sum() < MIN_SOFT_SHARE * max(1, int(matter.sum())) or not matter.any():
         raise Refusal(Code.HU_IMPLAUSIBLE, "No soft tissue is found where Hounsfield units put it (between 5 and 75).")
+
+
+def _padding_is_air(volume: Volume) -> bool:
+    """Whether the padding range itself lies where air does."""
+    if volume.padding is None:
+        return False
+    bounds = np.array(volume.padding) * volume.slope[0] + volume.intercept[0]
+    return bool((np.abs(bounds - AIR_HU) <= AIR_TOLERANCE_HU).all())
 
 
 def _refuse_padding_in_tissue(volume: Volume) -> None:

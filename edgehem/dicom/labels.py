@@ -25,14 +25,17 @@ _ELSEWHERE = _words(
 )
 
 _NO_AGENT = re.compile(r"\s*(NONE|NO|NIL|N/?A|0|-+|WITHOUT|W/?O|NATIVE?|NOT APPLICABLE|NO CONTRAST)?\s*", re.IGNORECASE)
+# "Without contrast" in its many spellings: taken out of a description before looking for contrast in the rest.
 _PLAIN = re.compile(
-    r"NCCT|\b(UNENHANCED|NATIVE?|NON|NO|PRE|OHNE|SANS|SIN|WITHOUT)\b[\s_-]*(IV|I\.V\.|THE)?[\s_-]*"
-    r"(CONTRASTE?|CON|CE|KM|INJECTION|INJ|C)?\b|\bW\s*/?\s*O\b|\bC-(?!\w)|(?<!\w)-C\b",
+    r"NCCT|\bC-(?!\w)|(?<!\w)-C\b|"
+    r"(\bW\s*/?\s*O\b|\b(UNENHANCED|NATIVE?|NON|NO|PRE|OHNE|SANS|SIN|WITHOUT)\b)"
+    r"[\s_-]*(IV|I\.V\.|THE)?[\s_-]*(CONTRASTE?|CON|CE|KM|INJECTION|INJ|C)?\b",
     re.IGNORECASE,
 )
+_BOTH = re.compile(r"\bW(ITH)?\s*(/|AND|&|\+)\s*W(ITH|/)?O(UT)?\b", re.IGNORECASE)
 _ENHANCED = re.compile(
-    r"\b(CTA|CTV|CTP|CECT|ANGIO\w*|VENO(GRAM|GRAPHY|US)|PERF\w*|PERFUSION|ENHANCED|CONTRASTE?|KM|INJECTION|POST[\s_-]*C|"
-    r"POST[\s_-]*(CON|GAD)\w*|ARTERIAL|DELAYED|BOLUS|MONITORING)\b|\bC\+|\+\s*C\b",
+    r"\b(CTA|CTV|CTP|CECT|ANGIO\w*|VENO(GRAM|GRAPHY|US)|PERF\w*|ENHANCED|CONTRASTE?|KM|INJECTION|POST[\s_-]*C|"
+    r"POST[\s_-]*(CON|GAD)\w*|W(ITH|/)?\s*(IV\s*)?CON|ARTERIAL|DELAYED|BOLUS|MONITORING)\b|\bC\+|\+\s*C\b",
     re.IGNORECASE,
 )
 _SCOUT = re.compile(r"\b(SCOUT|TOPOGRAM\w*|SURVIEW|LOCALI[SZ]ER|SCANOGRAM|SCANO|PILOT)\b", re.IGNORECASE)
@@ -69,8 +72,8 @@ def has_contrast(header: Header) -> bool:
     """Whether contrast was given, by its own tags or by the series' description."""
     if not _NO_AGENT.fullmatch(header.contrast_agent) or header.contrast_sequence:
         return True
-    plain = _PLAIN.sub(" ", header.series_description)
-    return bool(_ENHANCED.search(plain))
+    text = header.series_description
+    return bool(_BOTH.search(text) or _ENHANCED.search(_PLAIN.sub(" ", text)))
 
 
 def is_localizer(header: Header) -> bool:

@@ -117,7 +117,9 @@ class _Outside:
         radius = np.sqrt(x * x + y * y + z * z) + np.float32(1e-3)
         a, b, c = x / radius, y / radius, z / radius
         h = self.harmonics
-        level /= 1 + h[0] * a + h[1] * a * b + h[2] * b * c + h[3] * a * c + h[4] * (3 * c * c - 1) / 2 + h[5] * b * a * a
+        level /= (
+            1 + h[0] * a + h[1] * a * b + h[2] * b * c + h[3] * a * c + h[4] * (3 * c * c - 1) / 2 + h[5] * b * a * a
+        )
         return np.asarray(radius * (1 - 1 / level), np.float32), np.asarray(level, np.float32)
 
     def _floor(self, x: F32, y: F32) -> tuple[F32, F32]:
@@ -127,7 +129,7 @@ class _Outside:
             -17
             + 6 * np.exp(-(((ax - 29) / 17) ** 2) - ((y + 60) / 24) ** 2)  # orbital roofs
             + 7 * np.exp(-((x / 2.5) ** 2) - ((y + 66) / 10) ** 2)  # crista galli
-            - 5 * np.exp(-((ax - 7) / 5) ** 2 - ((y + 60) / 18) ** 2)  # cribriform plate
+            - 5 * np.exp(-(((ax - 7) / 5) ** 2) - ((y + 60) / 18) ** 2)  # cribriform plate
         )
         middle = -43 + 0.012 * (ax - 40) ** 2 + 0.010 * (y + 5) ** 2
         posterior = -63 + 0.0085 * x * x + 0.0135 * np.clip(np.abs(y - 40) - 8, 0, None) ** 2
@@ -183,9 +185,7 @@ class _Outside:
         if not head_points.size:
             return
         inside = candidates[head_points]
-        px, py, pz, pvault, plevel, pskin, pthick = (
-            a[head_points] for a in (x, y, z, vault, level, skin, thick)
-        )
+        px, py, pz, pvault, plevel, pskin, pthick = (a[head_points] for a in (x, y, z, vault, level, skin, thick))
         pfloor, pdense = np.full(px.shape, -150, np.float32), np.zeros(px.shape, np.float32)
         based = np.flatnonzero(pz < 25)
         pfloor[based], pdense[based] = self._floor(px[based], py[based])
@@ -229,15 +229,21 @@ class _Outside:
         cavity = np.flatnonzero(pinner < 1)
         if cavity.size:
             painted = value[cavity]
-            content = brain.paint(px[cavity], py[cavity], pz[cavity], pinner[cavity], pvault[cavity], plevel[cavity],
-                                  texture[cavity], start * hu[0].size + inside[cavity])
+            content = brain.paint(
+                px[cavity],
+                py[cavity],
+                pz[cavity],
+                pinner[cavity],
+                pvault[cavity],
+                plevel[cavity],
+                texture[cavity],
+                start * hu[0].size + inside[cavity],
+            )
             blend(painted, content, soft(pinner[cavity]))
             value[cavity] = painted
         flat[inside] = value
 
-    def _paint_face(
-        self, value: F32, x: F32, y: F32, z: F32, vault: F32, thick: F32, texture: F32, cells: F32
-    ) -> None:
+    def _paint_face(self, value: F32, x: F32, y: F32, z: F32, vault: F32, thick: F32, texture: F32, cells: F32) -> None:
         """Orbits, sinuses, mastoids, jaw and the upper spine, in place."""
         head, low = self.head, np.flatnonzero(z < 12)
         if not low.size:
@@ -255,16 +261,22 @@ class _Outside:
         blend(v, 42, soft(globe))
         blend(v, 9, soft(globe + 1.4))
         blend(v, 75, soft(ellipsoid(ax, y, z, (32, -91, -31 + s), (4.8, 2.2, 4.8))))
-        air = np.minimum.reduce([
-            ellipsoid(x, y, z, (2, -32, -42 + s), (13, 11, 9 * (0.4 + head.pneumatisation))),  # sphenoid sinus
-            ellipsoid(ax, y, z, (30, -66, -66), (13, 15, 16)),  # maxillary sinuses
-            np.maximum(ellipsoid(x, y, z, (0, -72, -66), (15, 30, 24)), 1.5 - ax - 0.9 * np.clip(cells, 0, 2)),  # nose
-            np.maximum(  # frontal sinus, in the thickness of the bone
-                ellipsoid(x, y, z, (0, -head.half_length - 3, -4), (24 * self.frontal_sinus, 9, 15 * self.frontal_sinus)),
-                np.maximum(1.8 - vault, vault - thick + 1.5),
-            ),
-            chain(x, y, z, [(0, -38, -78, 8), (0, -26, -100, 9), (0, -24, -140, 9)]),  # pharynx
-        ])
+        air = np.minimum.reduce(
+            [
+                ellipsoid(x, y, z, (2, -32, -42 + s), (13, 11, 9 * (0.4 + head.pneumatisation))),  # sphenoid sinus
+                ellipsoid(ax, y, z, (30, -66, -66), (13, 15, 16)),  # maxillary sinuses
+                np.maximum(
+                    ellipsoid(x, y, z, (0, -72, -66), (15, 30, 24)), 1.5 - ax - 0.9 * np.clip(cells, 0, 2)
+                ),  # nose
+                np.maximum(  # frontal sinus, in the thickness of the bone
+                    ellipsoid(
+                        x, y, z, (0, -head.half_length - 3, -4), (24 * self.frontal_sinus, 9, 15 * self.frontal_sinus)
+                    ),
+                    np.maximum(1.8 - vault, vault - thick + 1.5),
+                ),
+                chain(x, y, z, [(0, -38, -78, 8), (0, -26, -100, 9), (0, -24, -140, 9)]),  # pharynx
+            ]
+        )
         blend(v, 550 + 200 * texture, soft(np.abs(air) - 1.1) * (v < 300) * (z > -92))
         blend(v, AIR_HU, soft(air))
         turbinates = (np.abs(cells) < 0.5) * soft(ellipsoid(x, y, z, (0, -68, -68), (13, 26, 22)))

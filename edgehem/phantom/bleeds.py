@@ -143,14 +143,18 @@ def _intraparenchymal(anatomy: Anatomy, ml: float, side: int, rng: np.random.Gen
         pick = int(pool[rng.integers(pool.size)])
         centre = (float(t.x[pick]), float(t.y[pick]), float(t.z[pick]))
     else:
-        x, y, z = {"putamen": (26, -12, 2), "thalamus": (12, 2, 7), "cerebellum": (22, 50, -36), "pons": (2, 6, -30)}[site]
+        x, y, z = {"putamen": (26, -12, 2), "thalamus": (12, 2, 7), "cerebellum": (22, 50, -36), "pons": (2, 6, -30)}[
+            site
+        ]
         jitter = rng.normal(0, 2, 3)
         centre = (side * x + float(jitter[0]), y + float(jitter[1]), z + float(jitter[2]))
     radius = (3 * ml * 1000 / (4 * np.pi)) ** (1 / 3)
     stretch = np.exp(rng.normal(0, 0.2, 3))
     stretch /= np.prod(stretch) ** (1 / 3)
     axes = np.linalg.qr(rng.standard_normal((3, 3)))[0] / stretch[:, None]
-    near = np.flatnonzero((t.x - centre[0]) ** 2 + (t.y - centre[1]) ** 2 + (t.z - centre[2]) ** 2 < (3 * radius + 15) ** 2)
+    near = np.flatnonzero(
+        (t.x - centre[0]) ** 2 + (t.y - centre[1]) ** 2 + (t.z - centre[2]) ** 2 < (3 * radius + 15) ** 2
+    )
     field = np.full(t.x.shape, 1e4, np.float32)
     offset = np.stack([t.x[near] - centre[0], t.y[near] - centre[1], t.z[near] - centre[2]])
     distance = np.linalg.norm(axes.astype(np.float32) @ offset.astype(np.float32), axis=0)
@@ -177,7 +181,12 @@ def _intraventricular(anatomy: Anatomy, ml: float, side: int, rng: np.random.Gen
         return field, (t.kind <= Kind.VENTRICLE).astype(np.float32)
     # Blood settles: the lowest point of a supine patient is the back.
     other = float(rng.uniform(0, 25))
-    field = -t.y + 0.25 * t.z + np.where(t.x * side > 0, 0, other).astype(np.float32) + 1.5 * PointField(rng, 12)(t.x, t.y, t.z)
+    field = (
+        -t.y
+        + 0.25 * t.z
+        + np.where(t.x * side > 0, 0, other).astype(np.float32)
+        + 1.5 * PointField(rng, 12)(t.x, t.y, t.z)
+    )
     return np.asarray(field, np.float32), (ventricle * np.minimum(1, t.fluid * 1.2)).astype(np.float32)
 
 
@@ -216,7 +225,9 @@ def _subdural(anatomy: Anatomy, ml: float, side: int, rng: np.random.Generator) 
         direction = _direction(side, rng)
         radius = np.sqrt(t.x**2 + t.y**2 + t.z**2) + 1e-3
         cosine = (t.x * direction[0] + t.y * direction[1] + t.z * direction[2]) / radius
-        reach = np.cos(np.radians(float(rng.uniform(0.85, 1.2)) * (24 + 4.2 * np.sqrt(ml))))  # larger ones reach further
+        reach = np.cos(
+            np.radians(float(rng.uniform(0.85, 1.2)) * (24 + 4.2 * np.sqrt(ml)))
+        )  # larger ones reach further
         profile = np.clip((cosine - reach) / (1 - reach), 0, 1) ** np.float32(0.6)
         ripple = 1 + 0.15 * PointField(rng, 35)(t.x, t.y, t.z)
         thick = np.maximum(profile * ripple, 1e-3)

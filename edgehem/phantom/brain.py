@@ -120,7 +120,9 @@ class BrainPainter:
         self.carotid_hu = float(rng.choice([0, 1]) * rng.uniform(150, 600))
         self._columns: list[tuple[npt.NDArray[np.generic], ...]] = []
 
-    def _draw_infarct(self, rng: np.random.Generator) -> tuple[tuple[float, float, float], tuple[float, float, float], float]:
+    def _draw_infarct(
+        self, rng: np.random.Generator
+    ) -> tuple[tuple[float, float, float], tuple[float, float, float], float]:
         """Centre, radii and share of fluid of an old infarct."""
         side = float(rng.choice([-1, 1]))
         centre = (side * float(rng.uniform(15, 55)), float(rng.uniform(-55, 70)), float(rng.uniform(-20, 45)))
@@ -205,7 +207,9 @@ class BrainPainter:
         opening = (0.5 + 1.1 * head.sulcus_mm * smoothstep(level, 0.5, 0.95)) * ((z > -8) | (y < -30))
         fissure = np.abs(x + 0.5 * patch) - opening
         fissure = np.where((level > 0.45) & ((z > 14) | (y < -38) | ((y > 45) & (z > 0))), fissure, np.float32(9))
-        sylvian = near((ax > 22) & (np.abs(y + 8) < 42), self._sylvian_distance, ax + 2 * patch, y + 4 * patch, z + 3 * patch)
+        sylvian = near(
+            (ax > 22) & (np.abs(y + 8) < 42), self._sylvian_distance, ax + 2 * patch, y + 4 * patch, z + 3 * patch
+        )
         basal = near((ax < 45) & (z < 14) & (np.abs(y) < 75), self._cistern_distance, x, y + 0.8 * patch, z)
         around_stem = np.maximum(np.abs(stem - 1.8) - 1.9 - 0.7 * head.atrophy, np.maximum((y - 14) * 0.8, z + 6))
         cord_space = np.where(canal & (stem > 0), np.float32(-2), np.float32(9))
@@ -242,9 +246,7 @@ class BrainPainter:
         kind[dura > 0.5] = Kind.DURA
         kind[canal] = Kind.CANAL
         keep = inner < 0
-        self._columns.append(
-            (index[keep], x[keep], y[keep], z[keep], depth[keep], kind[keep], fluid[keep])
-        )
+        self._columns.append((index[keep], x[keep], y[keep], z[keep], depth[keep], kind[keep], fluid[keep]))
         return np.asarray(value, np.float32)
 
     def _paint_dense(
@@ -263,7 +265,9 @@ class BrainPainter:
         if self.falx_calcified:
             blend(value, 300, soft(np.maximum(falx, ellipsoid(x, y, z, (0, -62, 30), (3, 9, 7)))))
         # Superior sagittal sinus (a triangle under the vault), torcular, transverse sinuses, cavernous sinuses.
-        sagittal = np.maximum(ax - self.sinus_mm * np.clip(1 - depth / (1.7 * self.sinus_mm), 0, 1), depth - 1.7 * self.sinus_mm)
+        sagittal = np.maximum(
+            ax - self.sinus_mm * np.clip(1 - depth / (1.7 * self.sinus_mm), 0, 1), depth - 1.7 * self.sinus_mm
+        )
         sagittal = np.where((z > 0) | (y < -60), sagittal, 9)
         sagittal = np.where((z > -14) & (y > -60) | (z > 20), sagittal, 9)
         transverse = np.hypot(np.clip(-vault, 0, None) - 2.5, (z - tent_height) * 0.8) - 3.4

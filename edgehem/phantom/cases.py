@@ -90,7 +90,11 @@ def draw_bleeds(seed: int, *, smallest_ml: float = 2.0, largest_ml: float = 60.0
     rng = np.random.default_rng([seed, 6])
     first = SUBTYPES[int(rng.integers(len(SUBTYPES)))]
     cap = {"intraventricular": 40.0, "subarachnoid": 40.0}
-    companions = {"intraparenchymal": "intraventricular", "subdural": "subarachnoid", "subarachnoid": "intraventricular"}
+    companions = {
+        "intraparenchymal": "intraventricular",
+        "subdural": "subarachnoid",
+        "subarachnoid": "intraventricular",
+    }
     chosen = [first]
     if first in companions and rng.random() < 0.25:
         chosen.append(companions[first])
@@ -104,7 +108,9 @@ def draw_bleeds(seed: int, *, smallest_ml: float = 2.0, largest_ml: float = 60.0
 def draw_scan(seed: int, anatomy: Anatomy, protocol: Protocol) -> Scan:
     """Draw a scan of a head: what the protocol leaves open comes from the seed."""
     rng = np.random.default_rng([seed, 7])
-    tilt = float(rng.choice([0.0, rng.uniform(5, 24)], p=[0.6, 0.4])) if protocol.tilt_deg is None else protocol.tilt_deg
+    tilt = (
+        float(rng.choice([0.0, rng.uniform(5, 24)], p=[0.6, 0.4])) if protocol.tilt_deg is None else protocol.tilt_deg
+    )
     low, high = head_range(anatomy, tilt)
     top = high - float(rng.uniform(-6, 1))
     wanted = float(rng.uniform(138, 178))
@@ -191,4 +197,3 @@ def scan_case(anatomy: Anatomy, seed: int, *, bleeds: tuple[Bleed, ...], protoco
         scan=scan,
         midline_shift_mm=anatomy.head.midline_shift,
     )
-

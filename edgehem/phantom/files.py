@@ -95,7 +95,9 @@ def to_dicom(case: Case) -> list[Dataset]:
     """One CT Image Storage object per slice, ready to be saved. UIDs follow from the seed and the content."""
     v, scan = case.volume, case.scan
     identity = f"{VERSION}/{case.seed}/{scan}/{sorted(case.ml.items())}"
-    study_uid, series_uid, frame_uid = (generate_uid(entropy_srcs=[identity, kind]) for kind in ("study", "series", "frame"))
+    study_uid, series_uid, frame_uid = (
+        generate_uid(entropy_srcs=[identity, kind]) for kind in ("study", "series", "frame")
+    )
     signed = scan.intercept == 0 or (scan.padding or 0) < 0
     datasets = []
     for i in range(len(v.pixels)):
@@ -169,7 +171,9 @@ def write_nifti(path: Path, mask: npt.NDArray[np.uint8], volume: Volume) -> None
         file.write(np.ascontiguousarray(mask).tobytes())
 
 
-def cohort_case(index: int, seed: int, *, smallest_ml: float = 2.0, largest_ml: float = 60.0) -> tuple[int, tuple[Bleed, ...]]:
+def cohort_case(
+    index: int, seed: int, *, smallest_ml: float = 2.0, largest_ml: float = 60.0
+) -> tuple[int, tuple[Bleed, ...]]:
     """Seed and hemorrhages of the index-th study of a cohort: every second one bleeds."""
     case_seed = seed * 1_000_003 + index
     return case_seed, draw_bleeds(case_seed, smallest_ml=smallest_ml, largest_ml=largest_ml) if index % 2 else ()

@@ -177,10 +177,17 @@ def acquire(anatomy: Anatomy, hu: F32, coverage: Mapping[str, F32], scan: Scan) 
         noise = _noise(rng, scan) * level
         if scan.streaks > 0:
             lines = rng.standard_normal(shape[1], np.float32)[:, None] * np.ones((1, shape[2]), np.float32)
-            lines += np.float32(0.6) * np.stack([np.convolve(row, box, "same") for row in rng.standard_normal((8, shape[2]))]
-                                                )[rng.integers(0, 8, shape[1])] * np.float32(np.sqrt(width))
+            lines += (
+                np.float32(0.6)
+                * np.stack([np.convolve(row, box, "same") for row in rng.standard_normal((8, shape[2]))])[
+                    rng.integers(0, 8, shape[1])
+                ]
+                * np.float32(np.sqrt(width))
+            )
             head = image > -300
-            noise += scan.streaks * np.clip(bone - 0.35, 0, 1.2) * (2.5 * lines - 5 * np.exp(-((grid / 45) ** 2))) * head
+            noise += (
+                scan.streaks * np.clip(bone - 0.35, 0, 1.2) * (2.5 * lines - 5 * np.exp(-((grid / 45) ** 2))) * head
+            )
         image = np.maximum(image, AIR_HU + rest) + noise + scan.drift_hu * rng.standard_normal()
         stored = np.rint(np.clip(image, lowest, highest)).astype(np.int32) - scan.intercept
         if scan.padding is not None:

@@ -1,0 +1,181 @@
+"""The main flow: read -> locate and preprocess -> infer -> decide -> result."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from edgehem.backends import choose
+from edgehem.bundle import Bundle, find
+from edgehem.decide import decide
+from edgehem.dicom import Study, read_study
+from edgehem.errors import Refusal
+from edgehem.evidence import key_slices
+from edgehem.preprocess import coverage_notes, prepare
+from edgehem.result import BundleInfo, Note, Result, Verdict
+
+
+def load(bundle: str | Path = "hemorrhagenet", *, backend: str = "auto", precision: str = "auto") -> Model:
+    """Load a model.
+
+    Parameters
+    ----------
+    bundle : str or Path
+        Name of a shipped bundle, or a bundle's folder.
+    backend : str
+        ``auto`` or an engine's name. A named engine that is absent is an error.
+    precision : str
+        ``auto`` (what the bundle measured as best for the engine), ``fp32`` or ``int8``.
+
+    Returns
+    -------
+    Model
+        Ready to run; keep it for many studies.
+
+    Raises
+    ------
+    BundleError, BackendError
+    """
+    return Model(find(bundle), backend=backend, precision=precision)
+
+
+def triage(path: str | Path, bundle: str | Path = "hemorrhagenet", *, backend: str = "auto") -> Result:
+    """Load a model and analyse one study: :func:`load` and :meth:`Model.triage_path` for single use."""
+    return load(bundle, backend=backend).triage_path(Path(path))[0]
+
+
+class Model:
+    """A bundle on an engine.
+
+    Parameters
+    ----------
+    bundle : Bundle
+    backend, precision : str
+        See :func:`load`.
+    """
+
+    def __init__(self, bundle: Bundle, *, backend: str = "auto", precision: str = "auto") -> None:
+        manifest = bundle.manifest
+        engine = choose(backend)
+        if precision == "auto":
+            precision = manifest.default_precision.get(engine.name, "fp32")
+        graph = bundle.graph(precision)
+        self.bundle = bundle
+        self._session = engine.open(bundle.read(graph))
+        self.info = BundleInfo(
+            name=manifest.name,
+            version=manifest.version,
+            sha256=bundle.sha256,
+            precision=graph.precision,
+            backend=engine.name,
+            demonstration=manifest.demonstration,
+        )
+
+    def triage_path(self, path: Path) -> tuple[Result, Study | None]:
+        """Read and analyse a study; bad data gives a NO-RESULT, not an exception.
+
+        Parameters
+        ----------
+        path : Path
+            A folder or a file.
+
+        Returns
+        -------
+        result : Result
+        study : Study or None
+            What was read; None where reading was refused.
+
+        Raises
+        ------
+        UsageError
+            If the path does not exist.
+        BackendError
+            If the engine fails.
+        """
+        begun = time.perf_counter()
+        try:
+            study = read_study(path)
+        except Refusal as refusal:
+            return self._no_result(refusal, {"total": _since(begun)}), None
+        return self.triage(study, begun=begun), study
+
+    def triage(self, study: Study, *, begun: float | None = None) -> Result:
+        """Analyse a study that was read.
+
+        Parameters
+        ----------
+        study : Study
+        begun : float, optional
+            ``time.perf_counter()`` at which the total is counted from; now by default.
+
+        Returns
+        -------
+        Result
+        """
+        clock = _Clock(study.timings_ms, begun)
+        manifest = self.bundle.manifest
+        try:
+            with clock.stage("preprocess"):
+                prepared = prepare(study.volume, manifest.preprocess)
+                notes = (*study.notes, *coverage_notes(prepared.head))
+        except Refusal as refusal:
+            return self._no_result(refusal, clock.finish(), study)
+        with clock.stage("infer"):
+            inputs = {"image": prepared.tensor, "valid": prepared.valid}
+            outputs = self._session.run({manifest.inputs[kind]: array for kind, array in inputs.items()})
+        with clock.stage("decide"):
+            head = manifest.heads[0]
+            findings, doubts = decide(outputs[head.output][0], head)
+            attention, blood = outputs[manifest.evidence.attention][0], outputs[manifest.evidence.blood_map][0]
+            keys = key_slices(study.volume, prepared.target, attention, blood)
+            notes = (*notes, *doubts)
+        return Result(
+            system=manifest.system,
+            verdict=Verdict.FLAG if notes else Verdict.ACCEPT,
+            codes=tuple(note.code for note in notes),
+            reasons=tuple(note.reason for note in notes),
+            findings=findings,
+            key_slices=keys,
+            timings_ms=clock.finish(),
+            bundle=self.info,
+            input=study.info,
+        )
+
+    def _no_result(self, refusal: Refusal, timings: dict[str, float], study: Study | None = None) -> Result:
+        notes = (Note(code=refusal.code, reason=refusal.reason), *(study.notes if study else ()))
+        return Result(
+            system=self.bundle.manifest.system,
+            verdict=Verdict.NO_RESULT,
+            codes=tuple(note.code for note in notes),
+            reasons=tuple(note.reason for note in notes),
+            timings_ms=timings,
+            bundle=self.info,
+            input=study.info if study else None,
+        )
+
+
+class _Clock:
+    """Milliseconds by stage."""
+
+    def __init__(self, before: dict[str, float], begun: float | None) -> None:
+        self.begun = time.perf_counter() if begun is None else begun
+        self.carried = sum(before.values()) if begun is None else 0.0
+        self.stages = dict(before)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.stages[name] = _since(start)
+
+    def finish(self) -> dict[str, float]:
+        """All stages and their total. Reading that was timed before counts into the total."""
+        return {**self.stages, "total": round(_since(self.begun) + self.carried, 3)}
+
+
+def _since(start: float) -> float:
+    return round((time.perf_counter() - start) * 1000, 3)

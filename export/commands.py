@@ -1,0 +1,189 @@
+"""What ``edgehem train``, ``export``, ``quantize`` and ``evaluate`` do: each stage writes its artefact and a record."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+from edgehem.export import bundling
+from edgehem.export import evaluate as judging
+from edgehem.export.calibrate import fit_rules
+from edgehem.export.dataset import Cache, open_source
+from edgehem.export.progress import say
+from edgehem.export.quantize import network_input
+from edgehem.export.quantize import quantize as quantize_graph
+from edgehem.export.to_onnx import load_checkpoint, to_onnx
+from edgehem.export.train import Settings
+from edgehem.export.train import train as train_network
+
+from edgehem.backends.onnxruntime import OnnxRuntimeSession
+from edgehem.bundle import MANIFEST, Bundle, Head, LabelRule, find
+from edgehem.errors import BudgetError, UsageError
+from edgehem.machine import usable_cpus
+from edgehem.phantom.cases import LABELS
+from edgehem.preprocess import CANONICAL, PreprocessSpec
+
+SYSTEMS = ("hemorrhagenet",)
+FLIP_BUDGET, SHIFT_BUDGET = 0.01, 0.1
+"""INT8 against FP32 on labelled studies: share of decisions of "any" that may flip, worst shift of its probability."""
+
+
+def train(system: str, *, data: str, out: Path, minutes: float | None = None, seed: int = 0) -> None:
+    """Train a system; see ``edgehem train --help``."""
+    _check_system(system)
+    cache = open_source(data, out.with_suffix(".cache"), workers=usable_cpus())
+    record = train_network(cache, out, Settings(seed=seed), minutes=minutes)
+    say(f"{out}: {record['steps']} steps on {record['samples']} studies in {record['seconds']:.0f} s")
+
+
+def export(
+    checkpoint: Path,
+    *,
+    system: str,
+    out: Path,
+    calibration: str | None = None,
+    name: str | None = None,
+    version: str = "0.1.0",
+) -> None:
+    """Make a bundle of a checkpoint; see ``edgehem export --help``."""
+    _check_system(system)
+    if (out / MANIFEST).exists():
+        raise UsageError(f"{out} is a bundle already; remove it or choose another folder")
+    spec = CANONICAL
+    model = load_checkpoint(checkpoint, spec)
+    record = to_onnx(model, spec, out / "fp32.onnx")
+    bundling.write_record(out, "export", record)
+    say(f"fp32.onnx: {record['nodes']} nodes, worst difference from torch {max(record['parity'].values()):.1e}")
+    head, provenance = _plain_head(), _provenance(checkpoint, out)
+    if calibration:
+        cache = open_source(calibration, out.parent / f".{out.name}.calibration", workers=usable_cpus())
+        logits = run_cached(out / "fp32.onnx", cache, spec)["logits"]
+        head = fit_rules(logits.astype(np.float64), cache.labels)
+        bundling.write_record(out, "calibration", {"data": cache.record, "rules": msgspec.to_builtins(head.rules)})
+    else:
+        say("no --calibration: probabilities are the network's own, and the operating point is 0.5")
+    manifest = bundling.new_manifest(
+        name=name or out.name,
+        version=version,
+        graph=bundling.graph_entry(out, "fp32.onnx", "fp32", "float"),
+        head=head,
+        spec=spec,
+        demonstration=_from_phantoms(provenance),
+        provenance=provenance,
+    )
+    bundling.write_manifest(out, manifest)
+    say(f"{out}: bundle written")
+
+
+def quantize(bundle: Path, *, calibration: str, held_out: str | None = None) -> None:
+    """Add an INT8 graph to a bundle; see ``edgehem quantize --help``."""
+    opened = Bundle(bundle)
+    spec = opened.manifest.preprocess
+    opened.verify()
+    cache = open_source(calibration, bundle.parent / f".{bundle.name}.calibration", workers=usable_cpus())
+    record = quantize_graph(bundle / opened.graph("fp32").file, bundle / "int8.onnx", cache, spec)
+    record["data"] = cache.record
+    record["latency_ms"] = compare_latency(bundle, cache, spec)
+    fastest = min(record["latency_ms"], key=lambda precision: record["latency_ms"][precision])
+    bundling.write_record(bundle, "quantization", record)
+    graphs = [g for g in opened.manifest.graphs if g.precision != "int8"]
+    manifest = msgspec.structs.replace(
+        opened.manifest,
+        graphs=(*graphs, bundling.graph_entry(bundle, "int8.onnx", "int8", "qdq-s8")),
+        default_precision={"onnxruntime": fastest},
+    )
+    bundling.write_manifest(bundle, manifest)
+    times = ", ".join(f"{precision} {ms:.0f} ms" for precision, ms in record["latency_ms"].items())
+    say(
+        f"int8.onnx: {record['convolutions']} convolutions quantised; ONNX Runtime here: {times}; it will serve {fastest}"
+    )
+    if held_out:
+        say(evaluate(bundle, held_out, record=True))
+
+
+def evaluate(bundle: str | Path, data: str, *, record: bool = False) -> str:
+    """Judge a bundle on held-out studies through the whole runtime; see ``edgehem evaluate --help``.
+
+    Returns
+    -------
+    str
+        The figures.
+
+    Raises
+    ------
+    BudgetError
+        If INT8 leaves its budget against FP32; the figures are in the message, and recorded.
+    """
+    opened = find(bundle)
+    precisions = [graph.precision for graph in opened.manifest.graphs]
+    summary = {"source": data, **judging.summarise(judging.judge(opened.folder, data, precisions))}
+    if record:
+        bundling.write_record(opened.folder, "held_out", summary)
+        metrics = {**opened.manifest.metrics, "held_out": summary}
+        bundling.write_manifest(opened.folder, msgspec.structs.replace(opened.manifest, metrics=metrics))
+    figures = judging.render(summary)
+    against = summary["precisions"].get("int8", {}).get("against_fp32")
+    if against and (against["flip_rate"] > FLIP_BUDGET or against["worst_shift"] > SHIFT_BUDGET):
+        raise BudgetError(
+            f"{figures}\nINT8 leaves its budget: at most {FLIP_BUDGET:.0%} of decisions may flip, and no probability of "
+            f'"any" may shift by more than {SHIFT_BUDGET}'
+        )
+    return figures
+
+
+def run_cached(graph: Path, cache: Cache, spec: PreprocessSpec) -> dict[str, Any]:
+    """A graph's small outputs on every cached study: name to array [N, ...]."""
+    session = OnnxRuntimeSession(graph.read_bytes())
+    rows = [session.run(network_input(cache, index, spec)) for index in range(len(cache))]
+    return {name: np.concatenate([row[name] for row in rows]) for name in ("logits", "attention", "slice_logits")}
+
+
+def compare_latency(bundle: Path, cache: Cache, spec: PreprocessSpec, rounds: int = 15) -> dict[str, float]:
+    """Median milliseconds of each graph in ONNX Runtime on this machine, interleaved on the same inputs."""
+    sessions = {name: OnnxRuntimeSession((bundle / f"{name}.onnx").read_bytes()) for name in ("fp32", "int8")}
+    times: dict[str, list[float]] = {name: [] for name in sessions}
+    for number in range(rounds + 2):
+        inputs = network_input(cache, number % len(cache), spec)
+        for name, session in sessions.items():
+            start = time.perf_counter()
+            session.run(inputs)
+            if number >= 2:  # the first two warm up
+                times[name].append((time.perf_counter() - start) * 1000)
+    return {name: round(float(np.median(values)), 2) for name, values in times.items()}
+
+
+def _check_system(system: str) -> None:
+    if system not in SYSTEMS:
+        raise UsageError(f"unknown system {system!r}; known: {', '.join(SYSTEMS)}")
+
+
+def _plain_head() -> Head:
+    """Rules without calibration."""
+    rules = tuple(LabelRule(label=label) for label in LABELS)
+    return Head(name="hemorrhage", kind="hierarchical-binary", output="logits", rules=rules)
+
+
+def _provenance(checkpoint: Path, out: Path) -> dict[str, Any]:
+    """Where the weights came from: the checkpoint's hash, and the training record where there is one."""
+    provenance: dict[str, Any] = {"checkpoint_sha256": hashlib.sha256(checkpoint.read_bytes()).hexdigest()}
+    record = checkpoint.with_suffix(".json")
+    if record.is_file():
+        (out / "records").mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(record, out / "records" / "training.json")
+        training = json.loads(record.read_text(encoding="utf-8"))
+        provenance["training"] = {
+            key: training[key] for key in ("data", "samples", "steps", "torch") if key in training
+        }
+    return provenance
+
+
+def _from_phantoms(provenance: dict[str, Any]) -> bool:
+    """Whether the weights are known to come from phantoms only."""
+    data = provenance.get("training", {}).get("data", {})
+    return str(data.get("source", "")).startswith("phantom")

@@ -1,0 +1,197 @@
+"""Judging: discrimination, decisions and their intervals, on cached samples or through the whole runtime."""
+
+from __future__ import annotations
+
+import multiprocessing
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from edgehem.export.dataset import UNKNOWN, phantom_source, read_table
+from edgehem.export.progress import Progress
+
+from edgehem.dicom import Study, read_study
+from edgehem.errors import UsageError
+from edgehem.model import load
+from edgehem.phantom.cases import LABELS, make_case
+from edgehem.phantom.files import cohort_case, write_case
+from edgehem.result import Result, Verdict
+
+Float = npt.NDArray[np.float64]
+RESAMPLES = 2000
+"""Bootstrap resamples of an interval."""
+
+
+def auc(labels: npt.NDArray[Any], scores: Float) -> float:
+    """Area under the ROC curve (Mann-Whitney), ties counted half; NaN where one class is missing."""
+    positive, negative = scores[labels == 1], scores[labels == 0]
+    if not len(positive) or not len(negative):
+        return float("nan")
+    ordered = np.sort(negative)
+    below = np.searchsorted(ordered, positive, "left") + np.searchsorted(ordered, positive, "right")
+    return float(below.sum() / (2 * len(positive) * len(negative)))
+
+
+def auc_interval(labels: npt.NDArray[Any], scores: Float, *, seed: int = 0, level: float = 0.95) -> tuple[float, float]:
+    """Bootstrap interval of the AUC, resampled within each class."""
+    rng = np.random.default_rng(seed)
+    groups = [np.flatnonzero(labels == value) for value in (0, 1)]
+    values = []
+    for _ in range(RESAMPLES):
+        pick = np.concatenate([rng.choice(group, len(group)) for group in groups])
+        values.append(auc(labels[pick], scores[pick]))
+    tail = (1 - level) / 2
+    low, high = np.quantile(values, [tail, 1 - tail])
+    return float(low), float(high)
+
+
+def wilson(hits: int, total: int) -> tuple[float, float]:
+    """95 % Wilson score interval of a proportion; (0, 1) of nothing."""
+    if not total:
+        return 0.0, 1.0
+    z = 1.959964
+    p, q = hits / total, z * z / total
+    centre, half = p + q / 2, z * np.sqrt(p * (1 - p) / total + q / (4 * total))
+    return float((centre - half) / (1 + q)), float((centre + half) / (1 + q))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judged:
+    """One held-out study: its labels, volumes, and the result at every precision (NO-RESULT included)."""
+
+    labels: dict[str, int]
+    ml: dict[str, float]
+    results: dict[str, Result]
+
+
+def _phantom_studies(count: int, seed: int) -> Iterator[tuple[Study, dict[str, int], dict[str, float]]]:
+    """The cohort as a hospital would deliver it: written to DICOM, read back."""
+    with tempfile.TemporaryDirectory() as folder, multiprocessing.get_context("spawn").Pool(1) as pool:
+        paths = pool.imap(_write_phantom, [(Path(folder), number, seed) for number in range(count)])
+        for path, labels, ml in paths:
+            yield read_study(path / "dicom"), labels, ml
+            for file in sorted(path.rglob("*"), reverse=True):
+                file.rmdir() if file.is_dir() else file.unlink()
+
+
+def _write_phantom(job: tuple[Path, int, int]) -> tuple[Path, dict[str, int], dict[str, float]]:
+    folder, number, seed = job
+    case_seed, bleeds = cohort_case(number, seed)
+    truth = write_case(make_case(case_seed, bleeds=bleeds), folder / str(number))
+    return folder / str(number), truth["labels"], truth["volume_ml"]
+
+
+def _table_studies(table: Path) -> Iterator[tuple[Study, dict[str, int], dict[str, float]]]:
+    for row in read_table(table):
+        yield read_study(row.ct), row.labels, {}
+
+
+def judge(bundle: Path, source: str, precisions: Sequence[str] = ("fp32", "int8")) -> list[Judged]:
+    """Run every study of a source through the whole runtime, from DICOM to decision.
+
+    Parameters
+    ----------
+    bundle : Path
+    source : str
+        A table, or ``phantoms:COUNT:SEED``.
+    precisions : sequence of str
+
+    Raises
+    ------
+    Refusal
+        If a study cannot be read: a judged cohort has no silent gaps.
+    """
+    phantoms = phantom_source(source)
+    if phantoms is not None and phantoms[0] != "phantoms":
+        raise UsageError("judging takes a table or phantoms:COUNT:SEED")
+    total = phantoms[1] if phantoms else len(read_table(Path(source)))
+    studies = _phantom_studies(*phantoms[1:]) if phantoms else _table_studies(Path(source))
+    models = {precision: load(bundle, precision=precision) for precision in precisions}
+    judged, bar = [], Progress("held-out studies", total)
+    for study, labels, ml in studies:
+        results = {precision: model.triage(study) for precision, model in models.items()}
+        judged.append(Judged(labels=labels, ml=ml, results=results))
+        bar.show(len(judged))
+    bar.close()
+    return judged
+
+
+def summarise(judged: Sequence[Judged], reference: str = "fp32") -> dict[str, Any]:
+    """Figures of a judged cohort.
+
+    Returns
+    -------
+    dict
+        Per precision: AUC of every label with its 95 % interval, sensitivity and specificity of "any" at the operating point,
+        studies without a result; and against the reference precision: decisions flipped, worst shift of a probability.
+        Studies without a result count as score 0 and as not positive.
+    """
+    truth = {name: np.array([item.labels.get(name, UNKNOWN) for item in judged]) for name in LABELS}
+    summary: dict[str, Any] = {"studies": len(judged), "bleeding": int((truth["any"] == 1).sum()), "precisions": {}}
+    scores: dict[str, Float] = {}
+    positives: dict[str, npt.NDArray[np.bool_]] = {}
+    for precision in judged[0].results:
+        results = [item.results[precision] for item in judged]
+        table = np.array([[f.probability for f in r.findings] or [0.0] * len(LABELS) for r in results])
+        positive = np.array([bool(r.findings) and r.findings[0].positive for r in results])
+        scores[precision], positives[precision] = table, positive
+        areas = {}
+        for column, name in enumerate(LABELS):
+            known = truth[name] != UNKNOWN
+            low, high = auc_interval(truth[name][known], table[known, column])
+            areas[name] = [round(v, 4) for v in (auc(truth[name][known], table[known, column]), low, high)]
+        bleeding, free = truth["any"] == 1, truth["any"] == 0
+        summary["precisions"][precision] = {
+            "auc": areas,
+            "sensitivity": _proportion(int(positive[bleeding].sum()), int(bleeding.sum())),
+            "specificity": _proportion(int((~positive[free]).sum()), int(free.sum())),
+            "no_result": sum(r.verdict is Verdict.NO_RESULT for r in results),
+            "uncertain": sum(any(c.value == "UNCERTAIN" for c in r.codes) for r in results),
+            "sensitivity_by_subtype": {
+                name: _proportion(int(positive[truth[name] == 1].sum()), int((truth[name] == 1).sum()))
+                for name in LABELS[1:]
+            },
+        }
+    for precision, table in scores.items():
+        if precision != reference and reference in scores:
+            summary["precisions"][precision][f"against_{reference}"] = {
+                "flips": int((positives[precision] != positives[reference]).sum()),
+                "flip_rate": round(float((positives[precision] != positives[reference]).mean()), 4),
+                "worst_shift": round(float(np.abs(table - scores[reference]).max()), 4),
+                "auc_difference": round(
+                    summary["precisions"][precision]["auc"]["any"][0]
+                    - summary["precisions"][reference]["auc"]["any"][0],
+                    4,
+                ),
+            }
+    return summary
+
+
+def _proportion(hits: int, total: int) -> list[float]:
+    """A proportion with its Wilson interval, and its total."""
+    low, high = wilson(hits, total)
+    return [round(hits / total, 4) if total else 0.0, round(low, 4), round(high, 4), total]
+
+
+def render(summary: dict[str, Any]) -> str:
+    """The figures as a table for the terminal."""
+    lines = [f"{summary['studies']} studies, {summary['bleeding']} with hemorrhage; intervals are 95 %"]
+    for precision, figures in summary["precisions"].items():
+        lines.append(f"\n{precision}")
+        for name, (value, low, high) in figures["auc"].items():
+            lines.append(f"  AUC {name:<18} {value:.3f}  ({low:.3f}-{high:.3f})")
+        for name in ("sensitivity", "specificity"):
+            value, low, high, total = figures[name]
+            lines.append(f"  {name:<22} {value:.3f}  ({low:.3f}-{high:.3f}), n = {total}")
+        lines.append(f"  uncertain {figures['uncertain']}, no result {figures['no_result']}")
+        for key, against in figures.items():
+            if key.startswith("against_"):
+                lines.append(
+                    f"  against {key[8:]}: {against['flips']} decisions flipped ({against['flip_rate']:.1%}), worst shift of a "
+                    f"probability {against['worst_shift']:.3f}, AUC {against['auc_difference']:+.4f}"
+                )
+    return "\n".join(lines)
