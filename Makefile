@@ -2,7 +2,7 @@
 PYTHON ?= python
 TYPED = build/types
 
-.PHONY: check lint format types test test-export clean
+.PHONY: bundle check clean docs format lint test test-export types
 
 check: lint types test test-export
 
@@ -32,3 +32,16 @@ test-export:
 
 clean:
 	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
+
+docs:
+	$(PYTHON) docs/make_codes.py
+
+# Rebuild the shipped bundle from seeds: phantoms, training (under 40 minutes on 2 cores), ONNX, INT8, judgement.
+RUN = runs/hemorrhagenet
+bundle:
+	edgehem train hemorrhagenet --data phantom-heads:350:1 --out $(RUN).pt
+	rm -rf $(RUN)
+	edgehem export $(RUN).pt --system hemorrhagenet --out $(RUN) --calibration phantoms:240:2
+	edgehem quantize $(RUN) --calibration phantoms:240:2 --evaluate phantoms:200:3
+	rm -rf edgehem/bundles/hemorrhagenet
+	cp -r $(RUN) edgehem/bundles/hemorrhagenet

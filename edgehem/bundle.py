@@ -54,8 +54,8 @@ class LabelRule(msgspec.Struct, frozen=True, kw_only=True):
     threshold : float
         Positive at or above this calibrated probability.
     present_from, absent_until : float
-        Label-conditional conformal bounds: "present" cannot be ruled out at or above the first, "absent" not at or below
-        the second (Vovk, 2012).
+        Label-conditional conformal bounds: "present" cannot be ruled out at or above the first, "absent" not at or
+        below the second (Vovk, 2012).
     """
 
     label: str
@@ -89,7 +89,10 @@ class Head(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Evidence(msgspec.Struct, frozen=True, kw_only=True):
-    """Outputs that say where the answer came from: weight per plane [N, Z], logit of blood per cell [N, Z, Y / s, X / s]."""
+    """Outputs that say where the answer came from.
+
+    ``attention`` is the weight per plane [N, Z], ``blood_map`` the logit of blood per cell [N, Z, Y / s, X / s].
+    """
 
     attention: str
     blood_map: str

@@ -1,4 +1,4 @@
-"""From logits to decisions: calibration, the hierarchy of labels, operating points, conformal sets, reasons for review."""
+"""From logits to decisions: calibration, the hierarchy of labels, operating points, conformal sets, doubts."""
 
 from __future__ import annotations
 

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from importlib import metadata, resources
 from typing import Any
 
+from edgehem.machine import usable_cpus
+
 SCHEMA = "edgehem.doctor/1"
 WIDTH = 100
 
@@ -157,14 +159,7 @@ def version_of(distribution: str) -> str | None:
 
 
 def _cpus() -> dict[str, int]:
-    try:
-        from edgehem.backends.onnxruntime import usable_cpus
-
-        usable = usable_cpus()
-    except ImportError:
-        # The engine is broken or absent: said in its own place, and no reason to say nothing at all here.
-        usable = os.cpu_count() or 1
-    return {"usable": usable, "present": os.cpu_count() or 1}
+    return {"usable": usable_cpus(), "present": os.cpu_count() or 1}
 
 
 def _onnxruntime() -> dict[str, Any]:

@@ -98,7 +98,7 @@ class Code(str, Enum):
     """The prediction set does not single out an answer; a person must decide."""
 
 
-class Refusal(EdgehemError, ValueError):
+class Refusal(EdgehemError, ValueError):  # noqa: N818 - a refusal is an answer, not an error
     """The input cannot be analysed: a NO-RESULT with its code and a sentence for a radiographer.
 
     Parameters

@@ -21,7 +21,7 @@ def _quota(cgroup: Path) -> float | None:
     try:
         granted, period = (cgroup / "cpu.max").read_text().split()[:2]
         return None if granted == "max" else int(granted) / int(period)
-    except (OSError, ValueError):
+    except (OSError, ValueError, ZeroDivisionError):
         pass
     try:
         granted_v1 = int((cgroup / "cpu/cpu.cfs_quota_us").read_text())

@@ -31,7 +31,7 @@ CUT_AREA_MM2 = 2500.0
 LEAST_COVER_MM = 60.0
 """Less head than this is refused."""
 FULL_COVER_MM = 115.0
-"""From the vertex to the foramen magnum an adult head measures 130 to 160 mm; less than this misses the posterior fossa."""
+"""From the vertex to the foramen magnum an adult head measures 130 to 160 mm: less misses the posterior fossa."""
 
 
 class PreprocessSpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -227,7 +227,7 @@ def plane_validity(covered: Bool) -> npt.NDArray[np.float32]:
     """1 for planes whose central half (by rows and columns) is mostly covered by the stack: float32 [Z]."""
     _, rows, columns = covered.shape
     middle = covered[:, rows // 4 : rows - rows // 4, columns // 4 : columns - columns // 4]
-    return (middle.mean(axis=(1, 2)) > 0.5).astype(np.float32)
+    return np.asarray(middle.mean(axis=(1, 2)) > 0.5, np.float32)
 
 
 def plane_to_slice(volume: Volume, target: kernels.Target, plane: int) -> int:
@@ -340,4 +340,6 @@ def _ends_at_stack(volume: Volume, target: kernels.Target, head: Bool, top: int)
     """Whether the head's highest plane is where the stack itself ends."""
     rows, columns = np.nonzero(head[top])
     point = grid_point(target, top, float(rows.mean()), float(columns.mean()))
-    return float(volume.distances[-1] - point @ volume.normal) < max(volume.slice_spacing, COARSE_MM)
+    # Slices count along their normal, which points to the feet when the patient was scanned feet first.
+    highest, up = (volume.distances[-1], 1) if volume.normal[2] > 0 else (volume.distances[0], -1)
+    return float(up * (highest - point @ volume.normal)) < max(volume.slice_spacing, COARSE_MM)

@@ -72,7 +72,10 @@ class BundleInfo(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class InputInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """What was analysed. ``spacing_mm`` is slice (median), row, column; ``digest`` is SHA-256 over pixels and geometry."""
+    """What was analysed.
+
+    ``spacing_mm`` is slice (median), row, column; ``digest`` is SHA-256 over pixels and geometry.
+    """
 
     digest: str
     slices: int

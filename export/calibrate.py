@@ -36,14 +36,20 @@ def platt(logits: Float, labels: npt.NDArray[Any]) -> tuple[float, float]:
     positives, negatives = int((labels == 1).sum()), int((labels == 0).sum())
     target = np.where(labels == 1, (positives + 1) / (positives + 2), 1 / (negatives + 2))
     design = np.stack([logits, np.ones_like(logits)], axis=1)
-    w = np.array([1.0, 0.0])
-    prior = np.array([1.0, 0.0])
+    w = prior = np.array([1.0, 0.0])
     penalty = np.diag([0.5, 0.05])
+
+    def cost(w: Float) -> float:
+        z = design @ w
+        return float(np.logaddexp(0, z).sum() - target @ z + (w - prior) @ penalty @ (w - prior) / 2)
+
     for _ in range(100):
         p = 1 / (1 + np.exp(-np.clip(design @ w, -40, 40)))
         gradient = design.T @ (p - target) + penalty @ (w - prior)
         hessian = (design * (p * (1 - p))[:, None]).T @ design + penalty
         step = np.linalg.solve(hessian, gradient)
+        while cost(w - step) > cost(w) and np.abs(step).max() > 1e-9:
+            step = step / 2  # a full step overshoots where the curve is flat
         w = w - step
         if np.abs(step).max() < 1e-9:
             break

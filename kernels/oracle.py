@@ -6,8 +6,8 @@ stacks and changing slice distances need no special case.
 
 Antialiasing. In the plane, when target pixels are at least 1.5 times as large as the slice's, the slice is first
 reduced by the nearest whole factor (area mean of HU). Along the normal, when the target's planes are at least 1.5 times
-as far apart as the slices, a target voxel is the mean of evenly spaced samples over its own thickness. Both factors follow
-from the geometry alone.
+as far apart as the slices, a target voxel is the mean of evenly spaced samples over its own thickness. Both factors
+follow from the geometry alone.
 """
 
 from __future__ import annotations
@@ -129,12 +129,14 @@ def _bilinear(
     rows: int,
     columns: int,
 ) -> npt.NDArray[np.float32]:
-    """Bilinear samples of slices `index` at (row, column), air outside the image: float32, the shape of `row`."""
-    r0, c0 = np.floor(row), np.floor(column)
+    """Bilinear samples of slices `index` at (row, column), air outside the image: float32, the shape of `row`.
+
+    The image ends at the centres of its outermost pixels, which belong to it on all four sides.
+    """
+    inner = (row >= 0) & (row <= rows - 1) & (column >= 0) & (column <= columns - 1)
+    r0, c0 = np.clip(np.floor(row), 0, rows - 2), np.clip(np.floor(column), 0, columns - 2)
     fr, fc = (row - r0).astype(np.float32), (column - c0).astype(np.float32)
-    ri, ci = r0.astype(np.int64), c0.astype(np.int64)
-    inner = (ri >= 0) & (ri < rows - 1) & (ci >= 0) & (ci < columns - 1)
-    base = (index * rows + np.clip(ri, 0, rows - 2)) * columns + np.clip(ci, 0, columns - 2)
+    base = (index * rows + r0.astype(np.int64)) * columns + c0.astype(np.int64)
     top = flat[base] * (1 - fc) + flat[base + 1] * fc
     bottom = flat[base + columns] * (1 - fc) + flat[base + columns + 1] * fc
     return np.where(inner, top * (1 - fr) + bottom * fr, np.float32(AIR_HU))

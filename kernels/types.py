@@ -72,8 +72,8 @@ class Target:
 class Windows:
     """HU windows and the arithmetic after them.
 
-    Channel c of the output is ``(clip((hu - low_c) / width_c, 0, 1) - mean) / std`` with ``low = level - width / 2``; int8 output is
-    that divided by `scale`, rounded half to even, clipped to ±127.
+    Channel c of the output is ``(clip((hu - low_c) / width_c, 0, 1) - mean) / std`` with ``low = level - width / 2``;
+    int8 output is that divided by `scale`, rounded half to even, clipped to ±127.
 
     Parameters
     ----------

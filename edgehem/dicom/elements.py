@@ -25,8 +25,10 @@ MAX_ELEMENTS = 50_000
 MAX_VALUE = 1024
 """Bytes kept of a value. Every field that intake reads is far shorter."""
 
+MEDIA_SOP_CLASS = 0x00020002
 TRANSFER_SYNTAX = 0x00020010
 PIXEL_DATA = 0x7FE00010
+_META = frozenset({MEDIA_SOP_CLASS, TRANSFER_SYNTAX})
 _ITEM = 0xFFFEE000
 _ITEM_END = 0xFFFEE00D
 _SEQUENCE_END = 0xFFFEE0DD
@@ -61,6 +63,8 @@ class Elements:
 
     Parameters
     ----------
+    sop_class : str
+        Media Storage SOP Class UID: what kind of object the file is, told before everything else.
     syntax : str
         Transfer syntax UID; guessed from the first element where the file does not name one.
     little : bool
@@ -72,6 +76,7 @@ class Elements:
         has the length :data:`UNDEFINED`.
     """
 
+    sop_class: str = ""
     syntax: str = ""
     little: bool = True
     values: dict[int, bytes] = field(default_factory=dict)
@@ -112,8 +117,11 @@ def walk(data: bytes, size: int, wanted: Set[int], found: Elements) -> None:
     """
     cursor = _Cursor(data, size)
     position = PREAMBLE + 4 if data[PREAMBLE : PREAMBLE + 4] == MAGIC else 0
-    position = _walk_level(cursor, position, _Encoding(True, False), {TRANSFER_SYNTAX}, found)
-    named = found.values.pop(TRANSFER_SYNTAX, b"").rstrip(b"\0 ").decode("latin-1")
+    try:
+        position = _walk_level(cursor, position, _Encoding(True, False), _META, found)
+    finally:
+        found.sop_class = _uid(found, MEDIA_SOP_CLASS)
+        named = _uid(found, TRANSFER_SYNTAX)
     cursor.need(position, 8)
     explicit = data[position + 4 : position + 6] in _SHORT_VR | _LONG_VR
     found.syntax = named or (EXPLICIT_LITTLE if explicit else IMPLICIT_LITTLE)
@@ -121,6 +129,10 @@ def walk(data: bytes, size: int, wanted: Set[int], found: Elements) -> None:
         return
     found.little = found.syntax != EXPLICIT_BIG
     _walk_level(cursor, position, _Encoding(found.little, found.syntax == IMPLICIT_LITTLE), wanted, found)
+
+
+def _uid(found: Elements, tag: int) -> str:
+    return found.values.pop(tag, b"").rstrip(b"\0 ").decode("latin-1")
 
 
 class _Encoding(NamedTuple):

@@ -162,7 +162,7 @@ def parse_header(head: bytes, size: int, path: Path) -> Header:
         little=found.little,
         pixel_offset=found.pixel_offset,
         pixel_length=found.pixel_length,
-        sop_class=fields.text("sop_class"),
+        sop_class=fields.text("sop_class") or found.sop_class,
         modality=fields.text("modality").upper(),
         image_type=tuple(part.strip().upper() for part in fields.text("image_type").split("\\")),
         study_uid=fields.text("study_uid"),

@@ -78,7 +78,7 @@ def select(headers: Sequence[Header]) -> Selection:
         The most telling reason of all series, if none can be analysed; GEOMETRY_MIXED if the candidates are of
         different patients or examinations; UNREADABLE if a damaged file could belong to any series.
     """
-    if any(_could_belong_anywhere(header) for header in headers):
+    if any(_could_belong_anywhere(header) and header.syntax != DEFLATED for header in headers):
         raise Refusal(
             Code.UNREADABLE,
             "A DICOM file is damaged or cut off, and could be part of the head CT; send the study again.",
@@ -125,8 +125,12 @@ def chosen_note(candidates: Sequence[Candidate], chosen: Candidate) -> Note | No
 
 
 def _could_belong_anywhere(header: Header) -> bool:
-    """Whether a damaged file does not even say which series it is of, or that it is no CT."""
-    return header.damaged and not header.series_uid and header.modality in ("", "CT")
+    """Whether a file is cut off so early that it does not say which series it is of, and may be a slice of any.
+
+    A file may also end between two elements, and then looks whole but for the pixels.
+    """
+    cut = header.damaged or not header.has_pixels
+    return cut and not header.series_uid and header.modality in ("", "CT") and header.sop_class in ("", _CT_SOP)
 
 
 def _outcome(group: list[Header]) -> Candidate | Refusal:
@@ -146,7 +150,7 @@ def _examine(group: list[Header]) -> Candidate:
             fit.append(header)
         else:
             reasons.append(refusal)
-    if not fit:
+    if not fit or any(refusal.code is Code.UNREADABLE for refusal in reasons):
         raise min(reasons, key=lambda refusal: _TELLING.index(refusal.code))
     if any(labels.names_another_body_part(header) for header in fit):
         raise Refusal(Code.NOT_HEAD, "The images are labelled as another part of the body.")
@@ -191,7 +195,7 @@ def _unfit(header: Header) -> Refusal | None:  # noqa: PLR0911 (a list of kinds,
     if labels.is_derived(header):
         return Refusal(Code.NO_AXIAL_SERIES, "Computed images (reformats or projections), not slices of the scan.")
     if not header.has_pixels:
-        if header.sop_class == _CT_SOP or header.rows is not None:
+        if header.sop_class in ("", _CT_SOP) or header.rows is not None:
             return Refusal(Code.UNREADABLE, "An image has no pixels; the file is probably cut off.")
         return Refusal(Code.PIXELS_MISSING, "The files hold no images.")
     if header.frames != 1 or header.sop_class in _MULTIFRAME_CT_SOP:

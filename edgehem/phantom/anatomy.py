@@ -90,6 +90,11 @@ def synthesise(head: Head, voxel_mm: float = 1.0) -> Anatomy:
     return Anatomy(head=head, hu=hu, axes=axes, tissue=brain.tissue())
 
 
+def _ear_distance(x: F32, y: F32, z: F32) -> F32:
+    """Signed distance to the auricles: hollow shells, mm."""
+    return np.asarray(np.abs(ellipsoid(np.abs(x), y, z, (75, 18, -30), (7, 13, 24))) - 1.3, np.float32)
+
+
 class _Outside:
     """Everything that is not inside the skull, and the surface that divides the two."""
 
@@ -138,7 +143,7 @@ class _Outside:
         ridge = -26 - 1.25 * np.abs(y - petrous_line) - 2.2 * np.clip(11 - ax, 0, None) + 0.06 * (ax - 40)
         wing = -19 - 2.4 * np.clip(y - wing_line, 0, None) + 0.05 * (ax - 30)
         is_anterior = smoothstep(wing_line - y, -1.5, 1.5)
-        is_posterior = smoothstep(y - petrous_line, -2, 2)
+        is_posterior = smoothstep(np.asarray(y - petrous_line, np.float32), -2, 2)
         floor = middle + (posterior - middle) * is_posterior
         floor = np.maximum(np.maximum(floor, ridge), np.where(y < wing_line + 14, wing, -99))
         floor = floor + (anterior - floor) * is_anterior
@@ -167,8 +172,9 @@ class _Outside:
         vault, level = self._vault(x, y, z)
         thick = self.thickness.slab(start, stop).reshape(-1)[candidates]
         thick = head.skull_mm * (1 + 0.16 * thick)
-        thick = thick + 1.0 * np.exp(-((x / 14) ** 2)) * smoothstep(np.abs(y), 60, 85)
-        thick = thick + 4 * self.frontal_sinus * np.exp(-((x / 34) ** 2) - ((z + 6) / 18) ** 2) * smoothstep(-y, 40, 75)
+        crest = 1.0 * np.exp(-((x / 14) ** 2)) * smoothstep(np.abs(y), 60, 85)
+        sinus = 4 * self.frontal_sinus * np.exp(-((x / 34) ** 2) - ((z + 6) / 18) ** 2) * smoothstep(-y, 40, 75)
+        thick = np.asarray(thick + crest + sinus, np.float32)
         scalp = head.scalp_mm * (1 + 0.25 * smoothstep(y, 40, 90) + 0.9 * smoothstep(np.abs(x), 50, 66) * (z < 25))
         skin = vault - (thick + scalp)
         low = z < 30
@@ -178,7 +184,7 @@ class _Outside:
         gap = np.clip(0.5 + 0.5 * (lower - skin) / 14, 0, 1)
         skin = lower + (skin - lower) * gap - 14 * gap * (1 - gap)
         nose = near(low, lambda x, y, z: chain(x, y, z, [(0, -92, -28, 4), (0, -104, -52, 9)]), x, y, z)
-        ear = near(low, lambda x, y, z: np.abs(ellipsoid(np.abs(x), y, z, (75, 18, -30), (7, 13, 24))) - 1.3, x, y, z)
+        ear = near(low, _ear_distance, x, y, z)
         skin = np.minimum(np.minimum(skin, nose), ear)
 
         head_points = np.flatnonzero(skin < 1)
@@ -252,7 +258,7 @@ class _Outside:
         ax = np.abs(x)
         s = head.base_shift
         orbit = ellipsoid(ax, y, z, (31, -72, -30 + s), (19, 23, 18))
-        blend(v, 700 + 150 * texture, soft(np.abs(orbit) - 1.3) * (y > -88))
+        blend(v, 700 + 150 * texture, soft(np.asarray(np.abs(orbit) - 1.3, np.float32)) * (y > -88))
         blend(v, -90, soft(orbit))
         cone = np.hypot(ax - 24 - 0.25 * (-55 - y), z + 31 - s)
         blend(v, 50, soft(np.abs(cone - np.clip(0.45 * (-44 - y), 0, 11)) - 1.6, 1.5) * (orbit < -1) * (y > -82))

@@ -161,7 +161,7 @@ def _intraparenchymal(anatomy: Anatomy, ml: float, side: int, rng: np.random.Gen
     rough = PointField(rng, 1.6 * radius + 8)(*offset) * float(rng.uniform(0.08, 0.28)) * radius
     field[near] = distance - radius + rough
     allowed = (t.kind <= Kind.BRAINSTEM) | ((t.kind == Kind.SUBARACHNOID) & (t.depth > 4))
-    if site == "putamen" or site == "thalamus":
+    if site in {"putamen", "thalamus"}:
         allowed &= t.x * side > 1
     return field, allowed.astype(np.float32)
 
@@ -209,7 +209,7 @@ def _subarachnoid(anatomy: Anatomy, ml: float, side: int, rng: np.random.Generat
 def _direction(side: int, rng: np.random.Generator) -> npt.NDArray[np.float32]:
     """A direction towards the convexity of one side, unit float32 [3]."""
     vector = np.array([side * 1.0, rng.normal(0, 0.7), rng.normal(0.35, 0.4)])
-    return (vector / np.linalg.norm(vector)).astype(np.float32)
+    return np.asarray(vector / np.linalg.norm(vector), np.float32)
 
 
 def _subdural(anatomy: Anatomy, ml: float, side: int, rng: np.random.Generator) -> tuple[F32, F32]:

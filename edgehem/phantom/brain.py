@@ -64,7 +64,7 @@ def ventricle_distance(head: Head, x: F32, y: F32, z: F32) -> F32:
     temporal = chain(ax, y, z, [
         (24 * wide, 29, 9, 5 * k), (32, 14, -6, 2.4 * k), (33, -2, -16, 2.0 * k), (29, -14, -20, 1.6 * k),
     ])  # fmt: skip
-    lateral = np.minimum(np.minimum(lateral, occipital), temporal) * (1 / side)
+    lateral = np.minimum(np.minimum(lateral, occipital), temporal) * (np.float32(1) / side)
     third = np.maximum(np.abs(x) - 1.5 * k, np.hypot((y + 6) / 1.25, z + 2) - 11)
     fourth = np.maximum(ellipsoid(x, y, z, (0, 31, -31), (8.5, 5.5 * (0.6 + 0.4 * k), 10)), z + 60)
     aqueduct = capsule(x, y, z, (0, 8, -6), (0, 26, -24), 1.0, 1.2)
@@ -217,7 +217,7 @@ class BrainPainter:
 
         # Grey and white matter.
         cortex = smoothstep(4.2 - np.minimum(deep - rim, np.maximum(sheet * 1.15, 9 * (1 - reach))), 0, 2.0)
-        cortex = np.maximum(cortex, smoothstep(3.2 - np.minimum(sylvian, fissure), 0, 1.5))
+        cortex = np.maximum(cortex, smoothstep(np.asarray(3.2 - np.minimum(sylvian, fissure), np.float32), 0, 1.5))
         nuclei = near((ax < 34) & (z > -12) & (z < 22), _nuclei_distance, ax, y, z)
         grey = np.maximum(cortex, soft(nuclei, 2.0))
         folds = near(infratentorial, self.folia, x, 0.6 * y, 1.6 * z, far=0)

@@ -21,7 +21,7 @@ VERSION = "1"
 
 LABELS = ("any", *SUBTYPES)
 MIN_LABEL_ML = 0.2
-"""A subtype is labelled present from this volume on: less than a fifth of a millilitre is below a thick slice's reach."""
+"""A subtype is labelled present from this volume on: less is below a thick slice's reach."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,11 +108,11 @@ def draw_bleeds(seed: int, *, smallest_ml: float = 2.0, largest_ml: float = 60.0
 def draw_scan(seed: int, anatomy: Anatomy, protocol: Protocol) -> Scan:
     """Draw a scan of a head: what the protocol leaves open comes from the seed."""
     rng = np.random.default_rng([seed, 7])
-    tilt = (
-        float(rng.choice([0.0, rng.uniform(5, 24)], p=[0.6, 0.4])) if protocol.tilt_deg is None else protocol.tilt_deg
-    )
-    low, high = head_range(anatomy, tilt)
-    top = high - float(rng.uniform(-6, 1))
+    tilt = protocol.tilt_deg
+    if tilt is None:
+        tilt = float(rng.choice([0.0, rng.uniform(5, 24)], p=[0.6, 0.4]))
+    _, vertex = head_range(anatomy, tilt)
+    top = vertex - float(rng.uniform(-6, 1))
     wanted = float(rng.uniform(138, 178))
     uneven = bool(rng.random() < 0.2) if protocol.variable_spacing is None else protocol.variable_spacing
     thickness = protocol.thickness_mm

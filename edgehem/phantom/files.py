@@ -7,6 +7,7 @@ import gzip
 import json
 import multiprocessing
 import os
+import shutil
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -22,7 +23,8 @@ from edgehem.phantom.bleeds import SUBTYPES, Bleed
 from edgehem.phantom.cases import LABELS, VERSION, Case, Protocol, draw_bleeds, make_case
 from edgehem.volume import Volume
 
-TABLE = "table.csv"
+TABLE, TRUTH = "table.csv", "truth.json"
+STUDY_FILES = ("dicom", "mask.nii.gz", TRUTH)
 
 
 def write_study(
@@ -33,7 +35,7 @@ def write_study(
     Parameters
     ----------
     out : Path
-        Created; must not hold a study already.
+        Created. A phantom study that is there already is replaced; anything else is not touched.
     seed : int
     bleeds : tuple of Bleed
     protocol : Protocol, optional
@@ -48,9 +50,28 @@ def write_study(
     UsageError
         If `out` exists and is not empty.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UsageError(f"{out} already exists and is not an empty folder")
+    _make_room(out, STUDY_FILES)
     return write_case(make_case(seed, bleeds=bleeds, protocol=protocol), out)
+
+
+def _make_room(out: Path, replaceable: tuple[str, ...]) -> None:
+    """Make an empty folder; what an earlier run left there may be removed, what somebody else put there may not.
+
+    Raises
+    ------
+    UsageError
+        If `out` is a file, or holds anything but `replaceable`.
+    """
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"{out} is a file; a folder is needed")
+    if out.is_dir():
+        held = {entry.name for entry in out.iterdir()}
+        if held and not (held <= set(replaceable) and TRUTH in held):
+            raise UsageError(f"{out} is not empty and not a phantom study; it is left as it is")
+        for name in held:
+            path = out / name
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    out.mkdir(parents=True, exist_ok=True)
 
 
 def write_case(case: Case, out: Path) -> dict[str, Any]:
@@ -61,7 +82,7 @@ def write_case(case: Case, out: Path) -> dict[str, Any]:
         dataset.save_as(series / f"{number:04d}.dcm", enforce_file_format=True)
     write_nifti(out / "mask.nii.gz", case.mask, case.volume)
     truth = describe(case)
-    (out / "truth.json").write_text(json.dumps(truth, indent=2) + "\n", encoding="utf-8")
+    (out / TRUTH).write_text(json.dumps(truth, indent=2) + "\n", encoding="utf-8")
     return truth
 
 
@@ -98,7 +119,7 @@ def to_dicom(case: Case) -> list[Dataset]:
     study_uid, series_uid, frame_uid = (
         generate_uid(entropy_srcs=[identity, kind]) for kind in ("study", "series", "frame")
     )
-    signed = scan.intercept == 0 or (scan.padding or 0) < 0
+    signed = scan.intercept == 0 or bool((v.pixels < 0).any())
     datasets = []
     for i in range(len(v.pixels)):
         meta = FileMetaDataset()
@@ -229,9 +250,7 @@ def write_cohort(
     UsageError
         If `out` is not empty.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UsageError(f"{out} already exists and is not an empty folder")
-    out.mkdir(parents=True, exist_ok=True)
+    _make_room(out, ())
     jobs = [(out, index, seed, protocol or Protocol()) for index in range(count)]
     rows: list[dict[str, Any]] = []
     context = multiprocessing.get_context("spawn")

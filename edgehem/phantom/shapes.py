@@ -6,6 +6,7 @@ Distances are millimetres, negative inside. Everything works on float32 arrays o
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -104,7 +105,7 @@ def capsule(x: F32, y: F32, z: F32, a: Triple, b: Triple, radius_a: float, radiu
 def chain(x: F32, y: F32, z: F32, points: list[tuple[float, float, float, float]]) -> F32:
     """Signed distance to a string of capsules through points (x, y, z, radius), mm."""
     distance = None
-    for a, b in zip(points, points[1:], strict=False):
+    for a, b in pairwise(points):
         piece = capsule(x, y, z, a[:3], b[:3], a[3], b[3])
         distance = piece if distance is None else np.minimum(distance, piece)
     if distance is None:

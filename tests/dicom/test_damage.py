@@ -56,6 +56,17 @@ def test_every_offset_of_a_header(files):
         assert part.position in (None, whole.position)
 
 
+def test_the_last_slice_cut_off_between_two_elements_is_noticed(files, study):
+    """No byte of an element is missing, no gap is left: only the pixels are not there."""
+    data = files[-1].read_bytes()
+    marks = [b"\x08\x00\x08\x00CS", b"\x08\x00\x60\x00CS", b"\x10\x00\x10\x00PN", b"\x20\x00\x0e\x00UI"]
+    marks += [b"\x20\x00\x32\x00DS", b"\x28\x00\x10\x00US", b"\x28\x00\x53\x10DS", b"\xe0\x7f\x10\x00OW"]
+    boundaries = [data.index(mark) for mark in marks]
+    for boundary in boundaries:
+        files[-1].write_bytes(data[:boundary])
+        assert refused(study) is Code.UNREADABLE
+
+
 def test_damage_in_another_series_does_not_matter(files, study, write, head, spec):
     others = write(head[:4], spec(series=2, tags={"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"]}))
     others[0].write_bytes(others[0].read_bytes()[:2000])
@@ -173,18 +184,18 @@ def test_real_headers_agree_with_pydicom(test_data):
 
 
 def study_or_refusal(folder, originals, position, data):
-    """Read with one file changed; put it back."""
+    """Read with one file changed, and put it back. Returns whether there was a study."""
     file = originals[position][0]
     file.write_bytes(data)
     try:
         result = read_study(folder)
     except Refusal as refusal:
         assert refusal.reason
-        return None
+        return False
     finally:
         file.write_bytes(originals[position][1])
     assert isinstance(result.volume, Volume)
-    return result
+    return True
 
 
 @pytest.fixture(scope="module")
@@ -207,7 +218,7 @@ def test_truncated_anywhere(small_study, position, keep):
     folder, originals = small_study
     whole = originals[position][1]
     # Even an empty file is noticed, since its name says that it is a slice.
-    assert study_or_refusal(folder, originals, position, whole[: keep % len(whole)]) is None
+    assert not study_or_refusal(folder, originals, position, whole[: keep % len(whole)])
 
 
 @settings(GATED, max_examples=150)

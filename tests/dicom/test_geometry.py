@@ -1,7 +1,5 @@
 """Order, gaps and mixtures."""
 
-# ruff: noqa: PLR0917 (tests take fixtures by name)
-
 from __future__ import annotations
 
 import itertools

@@ -1,7 +1,5 @@
 """Pixels to Hounsfield units: depths, signs, byte orders, padding, rescale; and what they must show."""
 
-# ruff: noqa: PLR0917 (tests take fixtures by name)
-
 from __future__ import annotations
 
 import numpy as np

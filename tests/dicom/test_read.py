@@ -1,7 +1,5 @@
 """The main flow: what a clean or a slightly unusual study gives."""
 
-# ruff: noqa: PLR0917 (tests take fixtures by name)
-
 from __future__ import annotations
 
 import shutil

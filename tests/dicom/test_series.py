@@ -1,7 +1,5 @@
 """Which series is analysed, and why the others are not."""
 
-# ruff: noqa: PLR0917 (tests take fixtures by name)
-
 from __future__ import annotations
 
 import pydicom

@@ -1,0 +1,107 @@
+"""Tables, masks and phantoms become the same samples."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edgehem.errors import UsageError
+from edgehem.export.dataset import (
+    PRESENT_MM2,
+    UNKNOWN,
+    build_cache,
+    open_source,
+    phantom_source,
+    read_table,
+    sample,
+)
+from edgehem.phantom import Bleed, Case, Protocol, make_case
+from edgehem.phantom.bleeds import SUBTYPES
+
+ML = 25.0
+
+
+@pytest.fixture(scope="module")
+def case() -> Case:
+    protocol = Protocol(slices=28, matrix=128, tilt_deg=12.0, variable_spacing=False)
+    return make_case(4, bleeds=(Bleed(subtype="intraparenchymal", ml=ML),), protocol=protocol, voxel_mm=2.0)
+
+
+def test_a_sample_keeps_the_volume_of_blood(case: Case) -> None:
+    """The mask goes through the same resampler as the image: its volume survives tilt and thick slices."""
+    item = sample(case.volume, case.labels, case.mask, group=3)
+    column = SUBTYPES.index("intraparenchymal")
+    assert item.area_mm2[:, column].sum() * 4.5 / 1000 == pytest.approx(ML, rel=0.08)
+    assert item.area_mm2.sum() == pytest.approx(item.area_mm2[:, column].sum())
+    assert item.blood.sum() / 255 * 16 * 4.5 / 1000 == pytest.approx(ML, rel=0.08)
+    assert item.labels.tolist() == [1, 0, 1, 0, 0, 0]
+    assert item.mapped and item.group == 3
+
+
+def test_blood_lies_where_the_image_is_dense(case: Case) -> None:
+    item = sample(case.volume, case.labels, case.mask, group=0)
+    plane = int(item.area_mm2.sum(axis=1).argmax())
+    assert item.area_mm2[plane].sum() > PRESENT_MM2
+    cells = item.hu[plane].reshape(56, 4, 56, 4).mean(axis=(1, 3))
+    assert cells[item.blood[plane] > 250].mean() > 50
+    assert 20 < np.median(cells[(item.blood[plane] == 0) & (cells > 0) & (cells < 100)]) < 45
+
+
+def test_without_a_mask_nothing_is_claimed_about_place(case: Case) -> None:
+    item = sample(case.volume, {"any": 1}, None, group=0)
+    assert not item.mapped and not item.blood.any() and not item.area_mm2.any()
+    assert item.labels.tolist() == [1, *[UNKNOWN] * 5]
+
+
+def test_a_cache_gives_back_what_went_in(case: Case, tmp_path: Path) -> None:
+    items = [sample(case.volume, case.labels, case.mask, group=g) for g in (0, 1)]
+    cache = build_cache(tmp_path / "cache", items, 5, record={"source": "test"})
+    assert len(cache) == 2
+    assert np.array_equal(cache.hu[1], items[1].hu)
+    assert np.array_equal(cache.blood[0], items[0].blood)
+    assert cache.group.tolist() == [0, 1]
+
+
+def test_an_empty_cache_is_refused_and_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no study"):
+        build_cache(tmp_path / "cache", [], 3, record={})
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("patient_id,ct\na,b\n", "no column 'any'"),
+        ("patient_id,ct,any\na,b,2\n", "line 2: column 'any' must be 0, 1 or empty"),
+        ("patient_id,ct,any\na,,1\n", "line 2: no path"),
+        ("patient_id,ct,any\n", "no rows"),
+    ],
+)
+def test_a_bad_table_is_refused_with_its_line(tmp_path: Path, text: str, message: str) -> None:
+    table = tmp_path / "table.csv"
+    table.write_text(text, encoding="utf-8")
+    with pytest.raises(UsageError, match=message):
+        read_table(table)
+
+
+def test_a_table_resolves_paths_and_unknowns(tmp_path: Path) -> None:
+    table = tmp_path / "table.csv"
+    table.write_text("patient_id,ct,mask,any,subdural,split\np1,a/dicom,,1,,train\np2,b,m.nii.gz,0,0,\n", encoding="utf-8")
+    first, second = read_table(table)
+    assert first.ct == tmp_path / "a/dicom" and first.mask is None and first.split == "train"
+    assert first.labels["any"] == 1 and first.labels["subdural"] == UNKNOWN and first.labels["epidural"] == UNKNOWN
+    assert second.mask == tmp_path / "m.nii.gz" and second.labels["subdural"] == 0
+
+
+@pytest.mark.parametrize("source", ["phantoms:", "phantoms:x:1", "phantoms:0:1", "phantom-heads:5", "phantoms:5:-1"])
+def test_a_malformed_phantom_source_is_refused(source: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="COUNT:SEED"):
+        open_source(source, tmp_path / "cache")
+
+
+def test_sources_are_told_apart() -> None:
+    assert phantom_source("phantoms:200:3") == ("phantoms", 200, 3)
+    assert phantom_source("phantom-heads:5:1") == ("phantom-heads", 5, 1)
+    assert phantom_source("table.csv") is None

@@ -1,0 +1,254 @@
+"""Checkpoint to ONNX to INT8 to bundle, on a small cohort: what every stage promises. Needs torch."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="needs the [export] extra")
+pytestmark = pytest.mark.torch
+
+import onnx  # noqa: E402
+from onnx import TensorProto, helper, numpy_helper  # noqa: E402
+
+import edgehem  # noqa: E402
+from edgehem.backends.onnxruntime import OnnxRuntimeSession  # noqa: E402
+from edgehem.bundle import Bundle  # noqa: E402
+from edgehem.errors import BudgetError, UsageError  # noqa: E402
+from edgehem.export import bundling, commands  # noqa: E402
+from edgehem.export.dataset import UNKNOWN, Cache, Sample, build_cache  # noqa: E402
+from edgehem.export.models.hemorrhagenet import LABELS, HemorrhageNet  # noqa: E402
+from edgehem.export.quantize import network_input, quantisable, quantize, tensorrt_refusals  # noqa: E402
+from edgehem.export.to_onnx import fuse_batch_norms, load_checkpoint, parity, to_onnx  # noqa: E402
+from edgehem.export.train import Phase, Sampler, Settings, hierarchical_loss, train, windowed  # noqa: E402
+from edgehem.kernels import window  # noqa: E402
+from edgehem.preprocess import CANONICAL  # noqa: E402
+
+HEADS = 6
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Cache:
+    """Noise heads with and without a bright block: enough for every stage to run on, not to learn medicine from."""
+    rng = np.random.default_rng(0)
+    samples = []
+    for head in range(HEADS):
+        for bleeding in (0, 1):
+            hu = rng.normal(32, 4, CANONICAL.shape).astype(np.int16)
+            hu[:, :20] = hu[:, -20:] = -1000
+            blood = np.zeros((40, 56, 56), np.uint8)
+            area = np.zeros((40, 5), np.float32)
+            if bleeding:
+                row, plane = int(rng.integers(60, 150)), int(rng.integers(8, 30))
+                hu[plane : plane + 4, row : row + 24, 80:104] = 65
+                blood[plane : plane + 4, row // 4 : row // 4 + 6, 20:26] = 255
+                area[plane : plane + 4, 4] = 576
+            valid = np.ones(40, np.float32)
+            valid[:3] = 0
+            labels = np.array([bleeding, 0, 0, 0, 0, bleeding], np.int8)
+            samples.append(
+                Sample(group=head, hu=hu, valid=valid, labels=labels, blood=blood, area_mm2=area, mapped=True)
+            )
+    return build_cache(tmp_path_factory.mktemp("data") / "cache", samples, 2 * HEADS, record={"source": "phantom test"})
+
+
+@pytest.fixture(scope="session")
+def checkpoint(cache: Cache, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("run") / "net.pt"
+    phases = (Phase(planes=12, batch=4, steps=4), Phase(planes=40, batch=2, steps=2))
+    train(cache, out, Settings(phases=phases, bfloat16=False))
+    return out
+
+
+@pytest.fixture(scope="session")
+def bundle(checkpoint: Path, cache: Cache, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle with both graphs, made by the stages themselves."""
+    out = tmp_path_factory.mktemp("bundles") / "mine"
+    commands.export(checkpoint, system="hemorrhagenet", out=out)
+    record = quantize(out / "fp32.onnx", out / "int8.onnx", cache, CANONICAL, count=4)
+    bundling.write_record(out, "quantization", record)
+    manifest = Bundle(out).manifest
+    entry = bundling.graph_entry(out, "int8.onnx", "int8", "qdq-s8")
+    import msgspec
+
+    bundling.write_manifest(out, msgspec.structs.replace(manifest, graphs=(*manifest.graphs, entry)))
+    return out
+
+
+def test_torch_windows_are_the_kernels_windows() -> None:
+    hu = np.random.default_rng(1).uniform(-1100, 2500, (2, 16, 16)).astype(np.float32)
+    expected = window(hu, CANONICAL.kernel_windows)
+    assert np.allclose(windowed(torch.from_numpy(hu), CANONICAL).numpy(), expected, atol=1e-6)
+
+
+def test_subtypes_cost_nothing_where_nothing_bleeds() -> None:
+    """The hierarchy: without hemorrhage the subtype logits are free, and unknown labels never count."""
+    logits = torch.zeros(2, len(LABELS), requires_grad=True)
+    labels = torch.zeros(2, len(LABELS))
+    labels[1] = float(UNKNOWN)
+    hierarchical_loss(logits, labels).backward()
+    assert logits.grad is not None
+    assert logits.grad[0, 0] != 0 and not logits.grad[0, 1:].any() and not logits.grad[1].any()
+
+
+def test_batches_pair_a_head_with_itself(cache: Cache) -> None:
+    batch = Sampler(cache, Settings(), CANONICAL).batch(Phase(planes=16, batch=4, steps=1))
+    assert batch.image.shape == (4, 16, 3, 224, 224)
+    assert float(batch.image.min()) >= 0 and float(batch.image.max()) <= 1
+    assert batch.labels[1::2, 0].tolist() == [0, 0]
+    assert not batch.blood[1::2].any()
+
+
+def test_flips_and_moves_keep_image_and_map_together(cache: Cache) -> None:
+    """Where the augmented map says blood, the augmented image is bright."""
+    sampler = Sampler(cache, Settings(seed=3), CANONICAL)
+    for _ in range(4):
+        batch = sampler.batch(Phase(planes=40, batch=2, steps=1))
+        cells = torch.nn.functional.avg_pool2d(batch.image[0, :, 1], 4)  # subdural window
+        inside, outside = cells[batch.blood[0] > 0.9], cells[(batch.blood[0] == 0) & (cells > 0.1)]
+        assert float(inside.mean()) > float(outside.mean()) + 0.05
+
+
+def test_attention_never_falls_on_planes_that_were_not_scanned() -> None:
+    model = HemorrhageNet().eval()
+    valid = torch.ones(1, 40)
+    valid[:, :9] = 0
+    with torch.inference_mode():
+        logits, attention, _, blood = model(torch.rand(1, 40, 3, 224, 224), valid)
+    assert logits.shape == (1, 6) and blood.shape == (1, 40, 56, 56)
+    assert float(attention[:, :9].max()) < 1e-12
+    assert float(attention.sum()) == pytest.approx(1, abs=1e-5)
+
+
+def test_training_is_seeded_and_leaves_a_record(cache: Cache, checkpoint: Path, tmp_path: Path) -> None:
+    record = json.loads(checkpoint.with_suffix(".json").read_text())
+    assert record["steps"] == 6 and record["samples"] == 2 * HEADS
+    again = tmp_path / "again.pt"
+    phases = (Phase(planes=12, batch=4, steps=4), Phase(planes=40, batch=2, steps=2))
+    train(cache, again, Settings(phases=phases, bfloat16=False))
+    first, second = (torch.load(p, weights_only=True) for p in (checkpoint, again))
+    assert all(torch.allclose(first[k], second[k], atol=1e-5) for k in first)
+
+
+def test_a_time_limit_shortens_the_schedule(cache: Cache, tmp_path: Path) -> None:
+    phases = (Phase(planes=12, batch=2, steps=4000), Phase(planes=40, batch=2, steps=4000))
+    record = train(cache, tmp_path / "short.pt", Settings(phases=phases, bfloat16=False), minutes=0.03)
+    assert 1 < record["steps"] < 2000
+
+
+def test_folding_batch_norms_changes_nothing() -> None:
+    torch.manual_seed(0)
+    model = HemorrhageNet().eval()
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean.normal_(0, 0.3)
+            module.running_var.uniform_(0.5, 2)
+    inputs = torch.rand(1, 40, 3, 224, 224), torch.ones(1, 40)
+    with torch.inference_mode():
+        before = model(*inputs)
+        fuse_batch_norms(model)
+        after = model(*inputs)
+    assert not any(isinstance(m, torch.nn.BatchNorm2d) for m in model.modules())
+    for b, a in zip(before, after, strict=True):
+        assert torch.allclose(b, a, atol=1e-4)
+
+
+@pytest.mark.parametrize("wrap", [lambda s: s, lambda s: {"state_dict": {f"model.{k}": v for k, v in s.items()}}])
+def test_checkpoint_layouts_are_understood(tmp_path: Path, wrap: object) -> None:
+    path = tmp_path / "net.pt"
+    state = HemorrhageNet().state_dict()
+    torch.save(wrap(state), path)  # type: ignore[operator]
+    assert torch.equal(load_checkpoint(path, CANONICAL).state_dict()["slice_logits.bias"], state["slice_logits.bias"])
+
+
+def test_a_foreign_checkpoint_is_refused_with_its_keys(tmp_path: Path) -> None:
+    path = tmp_path / "net.pt"
+    state = HemorrhageNet().state_dict()
+    state["extra.weight"] = torch.zeros(1)
+    del state["slice_logits.bias"]
+    state["reduce.bias"] = torch.zeros(3)
+    torch.save(state, path)
+    with pytest.raises(UsageError, match=r"missing slice_logits.bias; unexpected extra.weight; reduce.bias has shape \(3,\)"):
+        load_checkpoint(path, CANONICAL)
+
+
+def test_a_pickled_module_is_refused_with_the_remedy(tmp_path: Path) -> None:
+    path = tmp_path / "net.pt"
+    torch.save(HemorrhageNet(), path)
+    with pytest.raises(UsageError, match=r"torch.save\(model.state_dict"):
+        load_checkpoint(path, CANONICAL)
+
+
+def test_the_graph_has_a_dynamic_batch_and_leaks_no_paths(bundle: Path) -> None:
+    data = (bundle / "fp32.onnx").read_bytes()
+    graph = onnx.load_from_string(data)
+    assert graph.graph.input[0].type.tensor_type.shape.dim[0].dim_param
+    assert b".py" not in data and b"/home" not in data and b"site-packages" not in data
+    image = np.random.default_rng(2).random((2, 40, 3, 224, 224), np.float32)
+    valid = np.ones((2, 40), np.float32)
+    session = OnnxRuntimeSession(data)
+    both, one = session.run({"image": image, "valid": valid}), session.run({"image": image[1:], "valid": valid[1:]})
+    assert np.allclose(both["logits"][1:], one["logits"], atol=1e-4)
+
+
+def test_a_graph_that_differs_from_torch_leaves_its_budget(checkpoint: Path, tmp_path: Path) -> None:
+    model = load_checkpoint(checkpoint, CANONICAL)
+    to_onnx(model, CANONICAL, tmp_path / "net.onnx")
+    with torch.no_grad():
+        model.slice_logits.bias += 0.5
+    with pytest.raises(BudgetError, match="disagree"):
+        parity(model, (tmp_path / "net.onnx").read_bytes(), (40, 3, 224, 224))
+
+
+def test_int8_is_what_tensorrt_takes_and_stays_near_float(bundle: Path, cache: Cache) -> None:
+    graph = onnx.load(bundle / "int8.onnx")
+    assert tensorrt_refusals(graph) == []
+    kinds = [node.op_type for node in graph.graph.node]
+    assert kinds.count("DequantizeLinear") >= 2 * len(quantisable(onnx.load(bundle / "fp32.onnx"))) > 0
+    assert (bundle / "int8.onnx").stat().st_size < 0.5 * (bundle / "fp32.onnx").stat().st_size
+    float_, int8 = (OnnxRuntimeSession((bundle / f"{p}.onnx").read_bytes()) for p in ("fp32", "int8"))
+    inputs = network_input(cache, 1, CANONICAL)
+    assert np.allclose(float_.run(inputs)["logits"], int8.run(inputs)["logits"], atol=0.1)
+
+
+def test_the_readiness_rules_name_what_tensorrt_refuses() -> None:
+    """Zero points that are not zero or not INT8, INT32 biases, QOperator nodes, foreign operators: each is named."""
+    zero = numpy_helper.from_array(np.array([3], np.int8), "zero")
+    unsigned = numpy_helper.from_array(np.array([0], np.uint8), "unsigned")
+    bias = numpy_helper.from_array(np.array([1], np.int32), "bias")
+    scale = numpy_helper.from_array(np.array([0.1], np.float32), "scale")
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "scale", "zero"], ["a"]),
+        helper.make_node("QuantizeLinear", ["x", "scale", "unsigned"], ["b"]),
+        helper.make_node("DequantizeLinear", ["bias", "scale"], ["c"]),
+        helper.make_node("QLinearMatMul", ["a"] * 8, ["d"]),
+        helper.make_node("FusedConv", ["x"], ["e"], domain="com.microsoft"),
+    ]
+    value = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1])
+    model = helper.make_model(helper.make_graph(nodes, "g", [value], [value], [zero, unsigned, bias, scale]))
+    found = " | ".join(tensorrt_refusals(model))
+    for part in ("not zero", "UINT8", "INT32", "QLinearMatMul", "com.microsoft.FusedConv"):
+        assert part in found
+
+
+def test_a_bundle_of_a_users_checkpoint_runs_and_verifies(bundle: Path) -> None:
+    opened = Bundle(bundle)
+    opened.verify()
+    assert opened.manifest.demonstration  # its training record names phantoms
+    assert {"MODEL_CARD.md", "records/export.json", "records/training.json", "records/quantization.json"} <= set(
+        opened.manifest.files
+    )
+    assert edgehem.load(bundle, precision="int8").info.precision == "int8"
+    with pytest.raises(UsageError, match="bundle already"):
+        commands.export(bundle, system="hemorrhagenet", out=bundle)
+
+
+def test_weights_of_unknown_origin_are_no_demonstration(checkpoint: Path, tmp_path: Path) -> None:
+    """Only a training record that names phantoms makes a bundle a demonstration; nothing is assumed."""
+    copy = tmp_path / "elsewhere.pt"
+    copy.write_bytes(checkpoint.read_bytes())
+    commands.export(copy, system="hemorrhagenet", out=tmp_path / "bundle")
+    assert not Bundle(tmp_path / "bundle").manifest.demonstration
