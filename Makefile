@@ -2,7 +2,7 @@
 PYTHON ?= python
 TYPED = build/types
 
-.PHONY: bundle check clean docs format lint test test-export types
+.PHONY: bench bundle check clean docs format lint test test-export types
 
 check: lint types test test-export
 
@@ -29,6 +29,10 @@ test:
 # Needs the [export] extra.
 test-export:
 	$(PYTHON) -m pytest -m torch
+
+# Timings: tells, never decides a test.
+bench:
+	$(PYTHON) -m pytest benchmarks --benchmark-only --benchmark-columns=median,iqr,min,rounds -q
 
 clean:
 	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache

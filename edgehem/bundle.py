@@ -19,6 +19,8 @@ from edgehem.preprocess import PreprocessSpec
 
 SCHEMA = "edgehem.bundle/1"
 MANIFEST = "bundle.json"
+INPUT_KINDS = frozenset({"image", "valid"})
+"""What the runtime feeds a graph."""
 
 
 class Graph(msgspec.Struct, frozen=True, kw_only=True):
@@ -150,6 +152,12 @@ class Bundle:
             raise BundleError(f"{folder.name} follows {self.manifest.schema!r}; this edgehem reads {SCHEMA}")
         if not self.manifest.graphs or not self.manifest.heads:
             raise BundleError(f"{folder.name} has no graph or no head")
+        if missing := INPUT_KINDS - self.manifest.inputs.keys():
+            raise BundleError(f"{folder.name} names no input for {', '.join(sorted(missing))}")
+        try:
+            self.manifest.preprocess.check()
+        except ValueError as error:
+            raise BundleError(f"{folder.name}: its preprocessing cannot be done: {error}") from error
 
     def graph(self, precision: str) -> Graph:
         """The graph of a precision.

@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgehem import kernels
+from edgehem.errors import BundleError
 from edgehem.preprocess import grid_point, plane_to_slice
 from edgehem.result import KeySlice
 from edgehem.volume import Volume
@@ -39,7 +40,16 @@ def key_slices(
     -------
     tuple of KeySlice
         Planes that fall on the same slice are added up; the box is that of the heaviest.
+
+    Raises
+    ------
+    BundleError
+        If the outputs are not numbers, or not one row and one map for every plane.
     """
+    if attention.shape != target.shape[:1] or blood_map.ndim != 3 or len(blood_map) != len(attention):
+        raise BundleError(f"evidence of shapes {attention.shape} and {blood_map.shape} for {target.shape[0]} planes")
+    if not (np.isfinite(attention).all() and np.isfinite(blood_map).all()):
+        raise BundleError("the evidence holds a value that is not a number")
     best: dict[int, tuple[float, int]] = {}
     for plane in np.argsort(-attention, kind="stable"):
         weight = float(attention[plane])

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
 
 from edgehem.backends import choose
 from edgehem.bundle import Bundle, find
 from edgehem.decide import decide
 from edgehem.dicom import Study, read_study
-from edgehem.errors import Refusal
+from edgehem.errors import BundleError, Refusal
 from edgehem.evidence import key_slices
 from edgehem.preprocess import coverage_notes, prepare
 from edgehem.result import BundleInfo, Note, Result, Verdict
@@ -113,6 +116,13 @@ class Model:
         Returns
         -------
         Result
+
+        Raises
+        ------
+        BackendError
+            If the engine fails.
+        BundleError
+            If the graph does not give what the manifest says, or gives no numbers.
         """
         clock = _Clock(study.timings_ms, begun)
         manifest = self.bundle.manifest
@@ -127,8 +137,9 @@ class Model:
             outputs = self._session.run({manifest.inputs[kind]: array for kind, array in inputs.items()})
         with clock.stage("decide"):
             head = manifest.heads[0]
-            findings, doubts = decide(outputs[head.output][0], head)
-            attention, blood = outputs[manifest.evidence.attention][0], outputs[manifest.evidence.blood_map][0]
+            evidence = manifest.evidence
+            logits, attention, blood = _first(outputs, head.output, evidence.attention, evidence.blood_map)
+            findings, doubts = decide(logits, head)
             keys = key_slices(study.volume, prepared.target, attention, blood)
             notes = (*notes, *doubts)
         return Result(
@@ -154,6 +165,14 @@ class Model:
             bundle=self.info,
             input=study.info if study else None,
         )
+
+
+def _first(outputs: Mapping[str, npt.NDArray[np.float32]], *names: str) -> Iterator[npt.NDArray[np.float32]]:
+    """The first (and only) study's values of some outputs."""
+    for name in names:
+        if name not in outputs:
+            raise BundleError(f"the graph has no output {name!r}, which its manifest names")
+        yield outputs[name][0]
 
 
 class _Clock:

@@ -25,8 +25,9 @@ VERTEX_MARGIN_MM = 8.0
 """Air kept above the vertex."""
 CENTRE_BAND_MM = (15.0, 105.0)
 """Distance below the vertex of the tissue that the grid is centred on: the neurocranium, without face and neck."""
-CUT_AREA_MM2 = 2500.0
-"""A first or last plane with more head than this cuts the head off."""
+CUT_AREA_MM2 = 9000.0
+"""More head than this in the highest slice (107 mm across): the stack ends below the top of the brain. The brain begins
+about 12 mm under the vertex, where heads measure 6000 to 9000 mm²; a slice that grazes the vertex shows less."""
 
 LEAST_COVER_MM = 60.0
 """Less head than this is refused."""
@@ -58,6 +59,16 @@ class PreprocessSpec(msgspec.Struct, frozen=True, kw_only=True):
     std: float = 1.0
     dtype: str = "float32"
     scale: float = 1.0
+
+    def check(self) -> None:
+        """Make sure that the kernels can do this.
+
+        Raises
+        ------
+        ValueError
+        """
+        kernels.Target(shape=self.shape, spacing_mm=self.spacing_mm, origin=(0.0, 0.0, 0.0))
+        _ = self.kernel_windows
 
     @property
     def kernel_windows(self) -> kernels.Windows:
@@ -146,10 +157,8 @@ def locate_head(volume: Volume) -> HeadPosition:
     if head.sum() * COARSE_MM**3 / 1000 < SMALLEST_HEAD_ML:
         raise Refusal(Code.NOT_HEAD, "The images do not show a head: no connected tissue of a head's size was found.")
     z = target.origin[2] + np.arange(target.shape[0]) * COARSE_MM
-    area = head.sum(axis=(1, 2)) * COARSE_MM**2
-    planes = np.flatnonzero(area > 0)
-    top = int(planes[-1])
-    vertex = float(z[top] + COARSE_MM / 2)
+    planes = np.flatnonzero(head.any(axis=(1, 2)))
+    vertex = float(z[planes[-1]] + COARSE_MM / 2)
     band = head[(z < vertex - CENTRE_BAND_MM[0]) & (z > vertex - CENTRE_BAND_MM[1])]
     if not band.any():
         band = head
@@ -159,7 +168,7 @@ def locate_head(volume: Volume) -> HeadPosition:
         centre_x=target.origin[0] + COARSE_MM * float(xs[0] + xs[-1]) / 2,
         centre_y=target.origin[1] + COARSE_MM * float(ys[0] + ys[-1]) / 2,
         lowest_z=float(z[planes[0]] - COARSE_MM / 2),
-        vertex_cut=bool(area[max(0, top - 1)] > CUT_AREA_MM2 and _ends_at_stack(volume, target, head, top)),
+        vertex_cut=_top_section_mm2(volume, target, head) > CUT_AREA_MM2,
     )
 
 
@@ -336,10 +345,16 @@ def _largest_solid(tissue: Bool) -> Bool:
     return piece
 
 
-def _ends_at_stack(volume: Volume, target: kernels.Target, head: Bool, top: int) -> bool:
-    """Whether the head's highest plane is where the stack itself ends."""
-    rows, columns = np.nonzero(head[top])
-    point = grid_point(target, top, float(rows.mean()), float(columns.mean()))
+def _top_section_mm2(volume: Volume, target: kernels.Target, head: Bool) -> float:
+    """Area of the head in the highest acquired slice, mm²: measured in that slice, for a tilted one cuts obliquely."""
     # Slices count along their normal, which points to the feet when the patient was scanned feet first.
-    highest, up = (volume.distances[-1], 1) if volume.normal[2] > 0 else (volume.distances[0], -1)
-    return float(up * (highest - point @ volume.normal)) < max(volume.slice_spacing, COARSE_MM)
+    highest = -1 if volume.normal[2] > 0 else 0
+    rows, columns = volume.pixels.shape[1:]
+    row_mm, column_mm = volume.pixel_spacing
+    row_step, column_step = max(1, round(COARSE_MM / row_mm)), max(1, round(COARSE_MM / column_mm))
+    down = np.arange(0, rows, row_step)[:, None, None] * row_mm * volume.column_cosines
+    right = np.arange(0, columns, column_step)[None, :, None] * column_mm * volume.row_cosines
+    points = volume.origin[highest] + down + right  # [Y, X, 3] mm
+    at = np.rint((points - target.origin) / COARSE_MM).astype(np.int64)
+    x, y, z = (np.clip(at[..., axis], 0, target.shape[2 - axis] - 1) for axis in range(3))
+    return float(head[z, y, x].sum()) * row_step * row_mm * column_step * column_mm

@@ -95,17 +95,17 @@ def model_card(manifest: Manifest) -> str:
     lines = [f"# {manifest.name} {manifest.version}", "", manifest.intended_use, ""]
     if manifest.demonstration:
         lines += [
-            "**Demonstration.** Trained on synthetic phantoms only. It proves that the software works; it says nothing about any",
-            "patient, and no figure below is evidence of clinical accuracy.",
+            "**Demonstration.** Trained on synthetic phantoms only. It proves that the software works; it says nothing",
+            "about any patient, and no figure below is evidence of clinical accuracy.",
             "",
         ]
     lines += [
-        "Architecture: 2.5D slice encoder (plain convolutions, ReLU, channel shift between neighbouring slices) with attention over",
-        "slices: our own compact design for the imaging path of HemorrhageNet (Mao & Wang, Front Neurol 2026,",
-        "10.3389/fneur.2026.1725732), whose layer sizes, code and weights are not public.",
+        "Architecture: 2.5D slice encoder (plain convolutions, ReLU, channel shift between neighbouring slices) with",
+        "attention over slices: our own compact design for the imaging path of HemorrhageNet (Mao & Wang, Front Neurol",
+        "2026, 10.3389/fneur.2026.1725732), whose layer sizes, code and weights are not public.",
         "",
-        f"Input: {spec.shape[0]} planes of {spec.shape[1]} × {spec.shape[2]} pixels, {spec.spacing_mm[0]} × {spec.spacing_mm[1]} × "
-        f"{spec.spacing_mm[2]} mm, LPS, hung from the vertex; windows (level/width): "
+        f"Input: {spec.shape[0]} planes of {spec.shape[1]} × {spec.shape[2]} pixels, "
+        f"{' × '.join(f'{mm:g}' for mm in spec.spacing_mm)} mm, LPS, hung from the vertex; windows (level/width): "
         + ", ".join(f"{level:g}/{width:g}" for level, width in spec.windows)
         + " HU.",
         "",
@@ -113,8 +113,8 @@ def model_card(manifest: Manifest) -> str:
         "|---|---|---|---|",
         *(f"| {r.label} | {r.threshold:.3f} | {r.present_from:.3f} | {r.absent_until:.3f} |" for r in head.rules),
         "",
-        'The operating point of "any" is the 98th percentile of calibration studies without hemorrhage, and at least one half; '
-        f"the conformal bounds allow {head.conformal_error:.0%} wrong exclusions per label and class.",
+        'The operating point of "any" is the 98th percentile of calibration studies without hemorrhage, and at least '
+        f"one half; the conformal bounds allow {head.conformal_error:.0%} wrong exclusions per label and class.",
         "",
         "| graph | form | MB |",
         "|---|---|---|",

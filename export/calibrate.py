@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from edgehem.export.dataset import UNKNOWN
 
 from edgehem.bundle import Head, LabelRule
 from edgehem.decide import probabilities
 from edgehem.errors import UsageError
+from edgehem.export.dataset import UNKNOWN
 from edgehem.phantom.cases import LABELS
 
 Float = npt.NDArray[np.float64]
@@ -80,7 +80,8 @@ def fit_rules(logits: Float, labels: npt.NDArray[Any], *, name: str = "hemorrhag
     counts = [int((first == value).sum()) for value in (0, 1)]
     if min(counts) < LEAST_STUDIES:
         raise UsageError(
-            f"decision rules need at least {LEAST_STUDIES} studies with and without hemorrhage; got {counts[1]} and {counts[0]}"
+            f"decision rules need at least {LEAST_STUDIES} studies with and without hemorrhage; "
+            f"got {counts[1]} and {counts[0]}"
         )
     scaled = []
     for column, label in enumerate(LABELS):

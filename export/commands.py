@@ -11,6 +11,10 @@ from typing import Any
 
 import msgspec
 import numpy as np
+
+from edgehem.backends.onnxruntime import OnnxRuntimeSession
+from edgehem.bundle import MANIFEST, Bundle, Head, LabelRule, find
+from edgehem.errors import BudgetError, UsageError
 from edgehem.export import bundling
 from edgehem.export import evaluate as judging
 from edgehem.export.calibrate import fit_rules
@@ -21,10 +25,6 @@ from edgehem.export.quantize import quantize as quantize_graph
 from edgehem.export.to_onnx import load_checkpoint, to_onnx
 from edgehem.export.train import Settings
 from edgehem.export.train import train as train_network
-
-from edgehem.backends.onnxruntime import OnnxRuntimeSession
-from edgehem.bundle import MANIFEST, Bundle, Head, LabelRule, find
-from edgehem.errors import BudgetError, UsageError
 from edgehem.machine import usable_cpus
 from edgehem.phantom.cases import LABELS
 from edgehem.preprocess import CANONICAL, PreprocessSpec
@@ -101,7 +101,8 @@ def quantize(bundle: Path, *, calibration: str, held_out: str | None = None) -> 
     bundling.write_manifest(bundle, manifest)
     times = ", ".join(f"{precision} {ms:.0f} ms" for precision, ms in record["latency_ms"].items())
     say(
-        f"int8.onnx: {record['convolutions']} convolutions quantised; ONNX Runtime here: {times}; it will serve {fastest}"
+        f"int8.onnx: {record['convolutions']} convolutions quantised; ONNX Runtime here: {times}; "
+        f"it will serve {fastest}"
     )
     if held_out:
         say(evaluate(bundle, held_out, record=True))
@@ -131,8 +132,8 @@ def evaluate(bundle: str | Path, data: str, *, record: bool = False) -> str:
     against = summary["precisions"].get("int8", {}).get("against_fp32")
     if against and (against["flip_rate"] > FLIP_BUDGET or against["worst_shift"] > SHIFT_BUDGET):
         raise BudgetError(
-            f"{figures}\nINT8 leaves its budget: at most {FLIP_BUDGET:.0%} of decisions may flip, and no probability of "
-            f'"any" may shift by more than {SHIFT_BUDGET}'
+            f"{figures}\nINT8 leaves its budget: at most {FLIP_BUDGET:.0%} of decisions may flip, and no probability "
+            f"may shift by more than {SHIFT_BUDGET}"
         )
     return figures
 

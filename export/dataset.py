@@ -1,6 +1,7 @@
 """Training data: studies on the canonical grid, in Hounsfield units, with labels and (where known) where the blood is.
 
-Two sources fill the same cache: a table of studies on disk (DESIGN: one row a patient) and phantoms made in memory. Both go
+Two sources fill the same cache: a table of studies on disk (DESIGN: one row a patient) and phantoms made in memory.
+Both go
 through the runtime's own head finder and resampler, so a network is trained on exactly what it will be given.
 """
 
@@ -19,10 +20,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from edgehem.export.progress import Progress, say
 
 from edgehem import kernels
 from edgehem.errors import MissingExtraError, Refusal, UsageError
+from edgehem.export.progress import Progress, say
 from edgehem.phantom.anatomy import synthesise
 from edgehem.phantom.bleeds import SUBTYPES, midline_shift
 from edgehem.phantom.cases import LABELS, Case, Protocol, draw_bleeds, make_case, scan_case
@@ -172,9 +173,9 @@ def build_cache(
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
     planes, rows, columns = spec.shape
-    hu = np.lib.format.open_memmap(part / "hu.npy", mode="w+", dtype=np.int16, shape=(capacity, *spec.shape))  # type: ignore[no-untyped-call]
+    hu = np.lib.format.open_memmap(part / "hu.npy", mode="w+", dtype=np.int16, shape=(capacity, *spec.shape))
     cells = (capacity, planes, rows // MAP_STEP, columns // MAP_STEP)
-    blood = np.lib.format.open_memmap(part / "blood.npy", mode="w+", dtype=np.uint8, shape=cells)  # type: ignore[no-untyped-call]
+    blood = np.lib.format.open_memmap(part / "blood.npy", mode="w+", dtype=np.uint8, shape=cells)
     small: dict[str, list[Any]] = {"valid": [], "labels": [], "area_mm2": [], "group": [], "mapped": []}
     count, bar = 0, Progress(title, capacity)
     for item in samples:
@@ -189,7 +190,8 @@ def build_cache(
         raise UsageError("no study of the table could be used")
     hu.flush()
     blood.flush()
-    np.savez(part / "small.npz", **{name: np.stack(column) for name, column in small.items()})
+    arrays: dict[str, Any] = {name: np.stack(column) for name, column in small.items()}
+    np.savez(part / "small.npz", **arrays)
     (part / "cache.json").write_text(json.dumps({**record, "count": count}, indent=2), encoding="utf-8")
     shutil.rmtree(folder, ignore_errors=True)
     os.replace(part, folder)  # noqa: PTH105 - atomic by contract
@@ -290,7 +292,8 @@ def open_source(source: str, folder: Path, *, split: str | None = None, workers:
     Parameters
     ----------
     source : str
-        A training table's path; or ``phantoms:COUNT:SEED``, the cohort of that seed; or ``phantom-heads:COUNT:SEED``, three scans
+        A training table's path; or ``phantoms:COUNT:SEED``, the cohort of that seed; or
+        ``phantom-heads:COUNT:SEED``, three scans
         of every head for training.
     folder : Path
         Where the cache goes; one that holds the same phantoms already is used again.
@@ -410,7 +413,7 @@ def read_mask(path: Path) -> npt.NDArray[np.uint8]:
         import nibabel
     except ImportError as error:
         raise MissingExtraError("reading masks", "export") from error
-    data = np.asanyarray(nibabel.load(path).dataobj)
+    data = np.asanyarray(nibabel.load(path).dataobj)  # type: ignore[attr-defined]
     return np.ascontiguousarray(data.transpose(2, 1, 0).astype(np.uint8))
 
 

@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from edgehem.export.dataset import UNKNOWN, phantom_source, read_table
-from edgehem.export.progress import Progress
 
 from edgehem.dicom import Study, read_study
 from edgehem.errors import UsageError
+from edgehem.export.dataset import UNKNOWN, phantom_source, read_table
+from edgehem.export.progress import Progress
 from edgehem.model import load
 from edgehem.phantom.cases import LABELS, make_case
 from edgehem.phantom.files import cohort_case, write_case
@@ -126,7 +126,8 @@ def summarise(judged: Sequence[Judged], reference: str = "fp32") -> dict[str, An
     Returns
     -------
     dict
-        Per precision: AUC of every label with its 95 % interval, sensitivity and specificity of "any" at the operating point,
+        Per precision: AUC of every label with its 95 % interval, sensitivity and specificity of "any" at the
+        operating point,
         studies without a result; and against the reference precision: decisions flipped, worst shift of a probability.
         Studies without a result count as score 0 and as not positive.
     """
@@ -191,7 +192,7 @@ def render(summary: dict[str, Any]) -> str:
         for key, against in figures.items():
             if key.startswith("against_"):
                 lines.append(
-                    f"  against {key[8:]}: {against['flips']} decisions flipped ({against['flip_rate']:.1%}), worst shift of a "
-                    f"probability {against['worst_shift']:.3f}, AUC {against['auc_difference']:+.4f}"
+                    f"  against {key[8:]}: {against['flips']} decisions flipped ({against['flip_rate']:.1%}), "
+                    f"worst shift of a probability {against['worst_shift']:.3f}, AUC {against['auc_difference']:+.4f}"
                 )
     return "\n".join(lines)

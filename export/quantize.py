@@ -1,6 +1,7 @@
 """Static INT8: explicit symmetric Q/DQ that a strongly typed TensorRT network takes.
 
-The encoder's convolutions are quantised; the first convolution, the blood map and the attention head stay in float, where
+The encoder's convolutions are quantised; the first convolution, the blood map and the attention head stay in float,
+where
 they cost next to nothing and lose most.
 """
 
@@ -17,11 +18,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnx
-from edgehem.export.dataset import Cache
-from edgehem.export.to_onnx import cleaned
 
 from edgehem import kernels
 from edgehem.errors import BudgetError, UsageError
+from edgehem.export.dataset import Cache
+from edgehem.export.to_onnx import cleaned
 from edgehem.preprocess import PreprocessSpec
 
 

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import onnx
 import torch
-from edgehem.export.models.hemorrhagenet import HemorrhageNet
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from edgehem.backends.onnxruntime import OnnxRuntimeSession
 from edgehem.errors import BudgetError, UsageError
+from edgehem.export.models.hemorrhagenet import HemorrhageNet
 from edgehem.preprocess import PreprocessSpec
 
 INPUTS = ("image", "valid")
@@ -29,7 +29,8 @@ def load_checkpoint(path: Path, spec: PreprocessSpec) -> HemorrhageNet:
     Parameters
     ----------
     path : Path
-        ``.pt``, loaded with ``weights_only``; a Lightning-style ``state_dict`` entry and ``model.`` or ``module.`` prefixes are understood.
+        ``.pt``, loaded with ``weights_only``; a Lightning-style ``state_dict`` entry and ``model.`` or ``module.``
+        prefixes are understood.
     spec : PreprocessSpec
         Gives planes and channels.
 

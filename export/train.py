@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import nn
+
 from edgehem.export.dataset import PRESENT_MM2, UNKNOWN, Cache, keep_freed_memory
 from edgehem.export.models.hemorrhagenet import LABELS, HemorrhageNet
 from edgehem.export.progress import Progress
-from torch import nn
-
 from edgehem.preprocess import CANONICAL, PreprocessSpec
 
 
@@ -32,7 +32,8 @@ class Phase:
 class Settings:
     """Everything that decides a training run besides its data.
 
-    Half stacks come first: per second of training they show twice as many heads. Full stacks, as they are scored, end it.
+    Half stacks come first: per second of training they show twice as many heads. Full stacks, as they are scored,
+    end it.
     """
 
     seed: int = 0
@@ -86,7 +87,8 @@ def windowed(hu: torch.Tensor, spec: PreprocessSpec) -> torch.Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """Tensors of a step: image [N, S, C, Y, X], valid [N, S], labels [N, 6], slices [N, S, 6], blood [N, S, y, x], mapped [N]."""
+    """Tensors of a step: image [N, S, C, Y, X], valid [N, S], labels [N, 6], slices [N, S, 6], blood [N, S, y, x],
+    mapped [N]."""
 
     image: torch.Tensor
     valid: torch.Tensor
@@ -236,7 +238,8 @@ def train(
     settings : Settings, optional
     spec : PreprocessSpec
     minutes : float, optional
-        Stop early when the time is up: the schedule is shortened, not broken off. A run with a limit depends on the machine's
+        Stop early when the time is up: the schedule is shortened, not broken off. A run with a limit depends on the
+        machine's
         speed and is not reproducible; the shipped bundle is trained without one.
 
     Returns

@@ -1,8 +1,10 @@
 """HemorrhageNet's imaging path: a 2.5D slice encoder and attention over slices.
 
 Our own compact design for the published description (Mao & Wang, Front Neurol 2026, 10.3389/fneur.2026.1725732),
-whose layer sizes are not public. Chosen to quantise well: plain convolutions and ReLU, no squeeze-excite, no hard-swish;
-neighbouring slices exchange channels by shifting, which costs no arithmetic; the attention head is 0.1 % of the work and
+whose layer sizes are not public. Chosen to quantise well: plain convolutions and ReLU, no squeeze-excite, no
+hard-swish;
+neighbouring slices exchange channels by shifting, which costs no arithmetic; the attention head is 0.1 % of the work
+and
 stays in float.
 """
 

@@ -88,7 +88,9 @@ def test_a_bad_table_is_refused_with_its_line(tmp_path: Path, text: str, message
 
 def test_a_table_resolves_paths_and_unknowns(tmp_path: Path) -> None:
     table = tmp_path / "table.csv"
-    table.write_text("patient_id,ct,mask,any,subdural,split\np1,a/dicom,,1,,train\np2,b,m.nii.gz,0,0,\n", encoding="utf-8")
+    table.write_text(
+        "patient_id,ct,mask,any,subdural,split\np1,a/dicom,,1,,train\np2,b,m.nii.gz,0,0,\n", encoding="utf-8"
+    )
     first, second = read_table(table)
     assert first.ct == tmp_path / "a/dicom" and first.mask is None and first.split == "train"
     assert first.labels["any"] == 1 and first.labels["subdural"] == UNKNOWN and first.labels["epidural"] == UNKNOWN

@@ -76,7 +76,6 @@ def test_fitted_rules_keep_their_promises_on_new_data() -> None:
         assert (without > rule.absent_until).mean() == pytest.approx(CONFORMAL_ERROR, abs=0.02), rule.label
 
 
-
 def test_too_few_studies_give_no_rules() -> None:
     with pytest.raises(UsageError, match="at least 40"):
         fit_rules(*simulated(50, 5))

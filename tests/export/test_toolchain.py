@@ -171,7 +171,8 @@ def test_a_foreign_checkpoint_is_refused_with_its_keys(tmp_path: Path) -> None:
     del state["slice_logits.bias"]
     state["reduce.bias"] = torch.zeros(3)
     torch.save(state, path)
-    with pytest.raises(UsageError, match=r"missing slice_logits.bias; unexpected extra.weight; reduce.bias has shape \(3,\)"):
+    listed = r"missing slice_logits.bias; unexpected extra.weight; reduce.bias has shape \(3,\)"
+    with pytest.raises(UsageError, match=listed):
         load_checkpoint(path, CANONICAL)
 
 
