@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
+
 from edgehem.kernels.types import AIR_HU, Stack, Target, Windows
 
 MAX_SUB_PLANES = 8

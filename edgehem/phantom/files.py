@@ -200,11 +200,11 @@ def cohort_case(
     return case_seed, draw_bleeds(case_seed, smallest_ml=smallest_ml, largest_ml=largest_ml) if index % 2 else ()
 
 
-def _write_cohort_case(job: tuple[Path, int, int, Protocol]) -> dict[str, Any]:
-    out, index, seed, protocol = job
+def _write_cohort_case(job: tuple[Path, int, int, Protocol, float]) -> dict[str, Any]:
+    out, index, seed, protocol, voxel_mm = job
     case_seed, bleeds = cohort_case(index, seed)
     name = f"case{index:05d}"
-    truth = write_case(make_case(case_seed, bleeds=bleeds, protocol=protocol), out / name)
+    truth = write_case(make_case(case_seed, bleeds=bleeds, protocol=protocol, voxel_mm=voxel_mm), out / name)
     return {
         "patient_id": name,
         "ct": f"{name}/dicom",
@@ -221,6 +221,7 @@ def write_cohort(
     *,
     seed: int = 0,
     protocol: Protocol | None = None,
+    voxel_mm: float = 1.0,
     workers: int = 1,
     progress: Callable[[int, int], None] | None = None,
 ) -> Path:
@@ -235,6 +236,8 @@ def write_cohort(
         The same seed gives the same cohort, whatever the number of workers.
     protocol : Protocol, optional
         What is fixed for all; the rest varies.
+    voxel_mm : float
+        Resolution of the heads' blocks.
     workers : int
         Processes.
     progress : callable, optional
@@ -251,7 +254,7 @@ def write_cohort(
         If `out` is not empty.
     """
     _make_room(out, ())
-    jobs = [(out, index, seed, protocol or Protocol()) for index in range(count)]
+    jobs = [(out, index, seed, protocol or Protocol(), voxel_mm) for index in range(count)]
     rows: list[dict[str, Any]] = []
     context = multiprocessing.get_context("spawn")
     with context.Pool(max(1, min(workers, count))) as pool:
