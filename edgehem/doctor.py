@@ -20,9 +20,17 @@ REQUIRED = ("numpy", "pydicom", "onnxruntime", "msgspec")
 
 BRINGS = {
     "report": "pictures of the key slices (key_slices.png)",
+    "codecs": "decoders for compressed DICOM (JPEG lossless, JPEG-LS, JPEG 2000, HTJ2K)",
+    "cpu": "nothing yet: held for the OpenVINO engine",
+    "tensorrt": "nothing yet: held for the TensorRT engine",
+    "sign": "nothing yet: held for signed bundles",
+    "ecg": "nothing yet: held for ECG input",
+    "serve": "nothing yet: held for the scanner-side service",
+    "batch": "nothing yet: held for cohorts on many machines",
     "export": "train, export and quantize: checkpoints to ONNX to INT8",
     "bench": "the benchmark suite",
     "test": "the test suite",
+    "all": "every extra but tensorrt, which needs an NVIDIA GPU",
     "dev": "everything for working on edgehem itself",
 }
 """What each extra of pyproject.toml is for."""

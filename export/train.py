@@ -37,11 +37,11 @@ class Settings:
     """
 
     seed: int = 0
-    phases: tuple[Phase, ...] = (Phase(planes=20, batch=8, steps=1250), Phase(planes=40, batch=4, steps=750))
+    phases: tuple[Phase, ...] = (Phase(planes=20, batch=8, steps=1600), Phase(planes=40, batch=4, steps=900))
     learning_rate: float = 2.5e-3
     weight_decay: float = 2e-3
     average: float = 0.995
-    map_weight: float = 10.0
+    map_weight: float = 50.0
     slice_weight: float = 1.0
     bfloat16: bool = True
 
@@ -64,14 +64,14 @@ class Augmenter:
         rng = self.rng
         x = torch.from_numpy(hu).float()
         planes = len(x)
-        if rng.random() < 0.25:
+        if rng.random() < 0.15:
             x = nn.functional.avg_pool2d(x[:, None], 3, 1, 1)[:, 0]
-        contrast, shift = float(rng.uniform(0.85, 1.15)), float(rng.normal(0, 2))
-        offsets = torch.from_numpy(rng.normal(0, float(rng.uniform(0, 1.5)), planes).astype(np.float32))
+        contrast, shift = float(rng.uniform(0.88, 1.12)), float(rng.normal(0, 1.5))
+        offsets = torch.from_numpy(rng.normal(0, float(rng.uniform(0, 1.0)), planes).astype(np.float32))
         # Contrast turns around 30 HU, so that blood and brain part and approach without leaving their range.
         x = x * contrast + (30 * (1 - contrast) + shift + offsets)[:, None, None]
-        x += float(rng.uniform(0, 2.5)) * self.bias[int(rng.integers(len(self.bias)))]
-        if (level := float(rng.uniform(-1.5, 4))) > 0:
+        x += float(rng.uniform(0, 1.8)) * self.bias[int(rng.integers(len(self.bias)))]
+        if (level := float(rng.uniform(-1.5, 2.5))) > 0:
             pick = torch.from_numpy(rng.integers(0, len(self.noise), planes))
             x += level * self.noise[pick]
         return windowed(x, self.spec)

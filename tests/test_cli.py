@@ -317,24 +317,29 @@ def test_a_missing_export_package_names_the_extra(
     assert "edgehem[export]" in capsys.readouterr().err
 
 
-def test_export_commands_get_their_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_export_commands_get_their_arguments(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     seen: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = []
     commands = type(sys)("edgehem.export.commands")
     for name in ("train", "export", "quantize"):
         vars(commands)[name] = lambda *values, name=name, **options: seen.append((name, values, options))
+    vars(commands)["evaluate"] = lambda *values, **options: str((values, options))
     monkeypatch.setitem(sys.modules, "edgehem.export.commands", commands)
     monkeypatch.setattr("edgehem.export.commands", commands, raising=False)
     for line in (
         "train toy --data t.csv --out c.pt --minutes 2 --seed 7",
-        "export c.pt --system toy --out bundle",
+        "export c.pt --system toy --out bundle --calibration phantoms:80:2",
         "quantize bundle --calibration t.csv",
+        "evaluate phantoms:9:3 --bundle mine --record",
     ):
         assert cli.main(line.split()) == 0
     assert seen == [
-        ("train", ("toy",), {"data": Path("t.csv"), "out": Path("c.pt"), "minutes": 2.0, "seed": 7}),
-        ("export", (Path("c.pt"),), {"system": "toy", "out": Path("bundle")}),
-        ("quantize", (Path("bundle"),), {"calibration": Path("t.csv"), "evaluate": None}),
+        ("train", ("toy",), {"data": "t.csv", "out": Path("c.pt"), "minutes": 2.0, "seed": 7}),
+        ("export", (Path("c.pt"),), {"system": "toy", "out": Path("bundle"), "calibration": "phantoms:80:2"}),
+        ("quantize", (Path("bundle"),), {"calibration": "t.csv", "held_out": None}),
     ]
+    assert "phantoms:9:3" in (figures := capsys.readouterr().out) and "'record': True" in figures
 
 
 def test_a_cohort_draws_its_own_bleeds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -356,7 +361,11 @@ def test_phantom_writes_what_was_asked_for(tmp_path: Path, capsys: pytest.Captur
     truth = json.loads((out / "truth.json").read_text(encoding="utf-8"))
     assert truth["scan"]["tilt_deg"] == 10
     assert truth["volume_ml"]["intraparenchymal"] == pytest.approx(25, rel=0.2)
-    assert cli.main(line) == cli.EXIT_USAGE  # never over a study that is there
+    assert cli.main([*line[:-1], "4"]) == 0  # an earlier phantom is replaced,
+    assert json.loads((out / "truth.json").read_text(encoding="utf-8"))["seed"] == 4
+    (out / "notes.txt").write_text("somebody's")
+    assert cli.main(line) == cli.EXIT_USAGE  # anything else is left alone
+    assert (out / "notes.txt").exists()
 
 
 def test_a_bleed_no_head_can_hold_exits_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

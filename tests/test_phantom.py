@@ -219,7 +219,7 @@ def test_pixels_lie_where_the_geometry_says(
         seed=1, positions=positions, thickness_mm=(0.5,) * 6, tilt_deg=tilt, matrix=64, fov_mm=190.0,
         noise_hu=0, streaks=0, drift_hu=0, headrest=False,
     )  # fmt: skip
-    volume, _ = acquire(anatomy, anatomy.hu, {}, scan)
+    volume, *_ = acquire(anatomy, anatomy.hu, {}, scan)
     assert volume.tilt_deg == pytest.approx(abs(tilt), abs=1e-6)
     np.testing.assert_allclose(volume.distances, positions, atol=1e-6)
     z, y, x = anatomy.axes

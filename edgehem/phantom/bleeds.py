@@ -99,7 +99,7 @@ def bleed(anatomy: Anatomy, bleeds: Sequence[Bleed], seed: int) -> Bled:
         density = {"subarachnoid": rng.uniform(48, 72), "intraventricular": rng.uniform(52, 78)}
         mean = float(density.get(item.subtype, rng.uniform(55, 82)))
         if item.subtype == "intraparenchymal":
-            _oedema(flat, tissue, field, weight, float(rng.uniform(1.5, 8)), float(rng.uniform(4, 11)))
+            _oedema(flat, tissue, field, float(rng.uniform(1.5, 8)), float(rng.uniform(4, 11)))
         flat[at] += (mean + float(rng.uniform(1, 5)) * clot - flat[at]) * share[touched]
         block = coverage.setdefault(item.subtype, np.zeros_like(hu))
         np.maximum.at(block.reshape(-1), at, share[touched])
@@ -125,11 +125,9 @@ def _fill(field: F32, weight: F32, voxels: float) -> F32:
     return share
 
 
-def _oedema(flat: F32, tissue: Tissue, field: F32, weight: F32, width: float, drop: float) -> None:
+def _oedema(flat: F32, tissue: Tissue, field: F32, width: float, drop: float) -> None:
     """Darken the tissue around an intraparenchymal hemorrhage, in place."""
-    inside = field[weight > 0]
-    level = np.partition(inside, min(200, inside.size - 1))[0] if inside.size else 0.0
-    around = np.flatnonzero((tissue.kind <= Kind.CEREBELLUM) & (field < level + 60) & (tissue.fluid < 0.3))
+    around = np.flatnonzero((tissue.kind <= Kind.CEREBELLUM) & (field < width + 1) & (tissue.fluid < 0.3))
     # The clot's surface lies where the field is 0 (its radius is subtracted); oedema fades over `width` mm.
     flat[tissue.index[around]] -= drop * (1 - smoothstep(field[around], 0.3 * width, width + 0.5))
 
@@ -203,7 +201,8 @@ def _subarachnoid(anatomy: Anatomy, ml: float, side: int, rng: np.random.Generat
     distance = np.sqrt((t.x - centre[0]) ** 2 + (t.y - centre[1]) ** 2 + (t.z - centre[2]) ** 2)
     field = distance + 6 * PointField(rng, 30)(t.x, t.y, t.z)
     space: Bool = (t.kind == Kind.SUBARACHNOID) & (t.z > -62)
-    return np.asarray(field, np.float32), (space * t.fluid).astype(np.float32)
+    # Blood distends the space it fills: thin sulci show it in real scans, too.
+    return np.asarray(field, np.float32), (space * np.minimum(1, 1.6 * t.fluid)).astype(np.float32)
 
 
 def _direction(side: int, rng: np.random.Generator) -> npt.NDArray[np.float32]:
@@ -225,9 +224,11 @@ def _subdural(anatomy: Anatomy, ml: float, side: int, rng: np.random.Generator) 
         direction = _direction(side, rng)
         radius = np.sqrt(t.x**2 + t.y**2 + t.z**2) + 1e-3
         cosine = (t.x * direction[0] + t.y * direction[1] + t.z * direction[2]) / radius
-        reach = np.cos(
-            np.radians(float(rng.uniform(0.85, 1.2)) * (24 + 4.2 * np.sqrt(ml)))
-        )  # larger ones reach further
+        # Thickness grows with the volume as acute subdurals do, 4 mm at 2 mL to 11 mm at 60 mL (a rule of ours, with
+        # scatter); the area under it follows, a cap of 60 % mean filling on a sphere of 72 mm.
+        thickest = float(rng.uniform(0.75, 1.3)) * (2.3 + 1.15 * float(np.sqrt(ml)))
+        cap = np.sqrt(1000 * ml / (0.6 * thickest * np.pi)) / 72
+        reach = float(np.cos(min(cap, 1.75)))
         profile = np.clip((cosine - reach) / (1 - reach), 0, 1) ** np.float32(0.6)
         ripple = 1 + 0.15 * PointField(rng, 35)(t.x, t.y, t.z)
         thick = np.maximum(profile * ripple, 1e-3)

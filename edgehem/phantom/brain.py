@@ -112,7 +112,7 @@ class BrainPainter:
         self.folia = PointField(rng, 6, waves=5)
         self.patch = PointField(rng, 18, waves=7)
         self.infarcts = [self._draw_infarct(rng) for _ in range(head.infarcts)]
-        self.calcified = rng.uniform(1.4, 4.2, 4).tolist()
+        self.calcified = rng.uniform(1.2, 3.4, 4).tolist()
         self.sinus_mm = float(rng.uniform(3.0, 5.5))
         self.falx_mm = float(rng.uniform(0.3, 1.1))
         self.falx_calcified = bool(rng.random() < 0.2)

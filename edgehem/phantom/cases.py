@@ -20,8 +20,8 @@ VERSION = "1"
 """Generator version: raised whenever the same seed would give another study."""
 
 LABELS = ("any", *SUBTYPES)
-MIN_LABEL_ML = 0.2
-"""A subtype is labelled present from this volume on: less is below a thick slice's reach."""
+MIN_LABEL_ML = 0.5
+"""A subtype is labelled present from this volume on inside the scanned slices: what was not scanned cannot be seen."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +62,9 @@ class Case:
     mask : uint8 array [Z, Y, X]
         0, or 1 + index into :data:`SUBTYPES`.
     ml : dict of subtype to float
-        Volume of every hemorrhage, mL, before sampling.
+        Volume of every hemorrhage in the head, mL.
+    visible_ml : dict of subtype to float
+        Its part inside the scanned slices, mL.
     age_years : float
     scan : Scan
     """
@@ -71,6 +73,7 @@ class Case:
     volume: Volume
     mask: npt.NDArray[np.uint8]
     ml: dict[str, float]
+    visible_ml: dict[str, float]
     age_years: float
     scan: Scan
     midline_shift_mm: float
@@ -78,7 +81,7 @@ class Case:
     @property
     def labels(self) -> dict[str, int]:
         """1 or 0 for "any" and every subtype."""
-        present = {name: int(self.ml.get(name, 0.0) >= MIN_LABEL_ML) for name in SUBTYPES}
+        present = {name: int(self.visible_ml.get(name, 0.0) >= MIN_LABEL_ML) for name in SUBTYPES}
         return {"any": int(any(present.values())), **present}
 
 
@@ -186,13 +189,14 @@ def scan_case(anatomy: Anatomy, seed: int, *, bleeds: tuple[Bleed, ...], protoco
     scan = draw_scan(seed, anatomy, protocol or Protocol())
     bled = bleed(anatomy, bleeds, seed) if bleeds else Bled(hu=anatomy.hu, coverage={}, ml={})
     ordered = {name: bled.coverage[name] for name in SUBTYPES if name in bled.coverage}
-    volume, painted = acquire(anatomy, bled.hu, ordered, scan)
+    volume, painted, visible = acquire(anatomy, bled.hu, ordered, scan)
     codes = np.array([0, *(1 + SUBTYPES.index(name) for name in ordered)], np.uint8)
     return Case(
         seed=seed,
         volume=volume,
         mask=codes[painted],
         ml=bled.ml,
+        visible_ml=visible,
         age_years=anatomy.head.age_years,
         scan=scan,
         midline_shift_mm=anatomy.head.midline_shift,

@@ -99,6 +99,7 @@ def describe(case: Case) -> dict[str, Any]:
         "seed": case.seed,
         "labels": case.labels,
         "volume_ml": {name: round(ml, 3) for name, ml in case.ml.items()},
+        "visible_ml": {name: round(ml, 3) for name, ml in case.visible_ml.items()},
         "slices_with_blood": blood,
         "midline_shift_mm": round(case.midline_shift_mm, 2),
         "age_years": round(case.age_years, 1),

@@ -99,9 +99,9 @@ def draw_head(seed: int, *, midline_shift: float = 0.0) -> Head:
         bone_hu=float(rng.uniform(1000, 1700)),
         sinus_hu=float(rng.uniform(44, 70)),
         dura_hu=float(rng.uniform(42, 62)),
-        choroid_hu=float(rng.choice([0, 1]) * rng.uniform(80, 600)),
-        pineal_hu=float(rng.choice([0, 1], p=[0.35, 0.65]) * rng.uniform(80, 500)),
-        basal_ganglia_hu=float(rng.choice([0, 1], p=[0.85, 0.15]) * rng.uniform(60, 160)),
+        choroid_hu=float(rng.choice([0, 1]) * rng.uniform(120, 600)),
+        pineal_hu=float(rng.choice([0, 1], p=[0.35, 0.65]) * rng.uniform(110, 500)),
+        basal_ganglia_hu=float(rng.choice([0, 1], p=[0.85, 0.15]) * rng.uniform(110, 260)),
         cupping_hu=float(rng.uniform(0, 11)),
         midline_shift=midline_shift,
     )

@@ -132,6 +132,21 @@ def _noise(rng: np.random.Generator, scan: Scan) -> F32:
     return np.asarray(shaped / shaped.std(), np.float32)
 
 
+STREAK_MM = 60.0
+"""Length over which streaks between dense bones hold together."""
+
+
+def _streaks(rng: np.random.Generator, sampler: _Sampler, bone: F32, grid: F32) -> F32:
+    """Streaks along the rows that cross much bone, and the dark band between the petrous bones: HU [matrix, matrix]."""
+    scan = sampler.scan
+    width = max(1, round(STREAK_MM / sampler.pixel_mm))
+    box = np.full(width, 1 / np.sqrt(width), np.float32)
+    long = np.stack([np.convolve(row, box, "same") for row in rng.standard_normal((8, scan.matrix))])
+    lines = rng.standard_normal((scan.matrix, 1), np.float32) + 0.6 * long[rng.integers(0, 8, scan.matrix)]
+    band = 5 * np.exp(-((grid / 45) ** 2))
+    return np.asarray(scan.streaks * np.clip(bone - 0.35, 0, 1.2) * (2.5 * lines - band), np.float32)
+
+
 def _headrest(scan: Scan, rng: np.random.Generator) -> F32:
     """A thin curved cradle behind the head: HU over air, float32 [matrix, matrix]."""
     offsets = (np.arange(scan.matrix) - (scan.matrix - 1) / 2) * scan.fov_mm / scan.matrix
@@ -142,7 +157,9 @@ def _headrest(scan: Scan, rng: np.random.Generator) -> F32:
     return np.asarray(soft(shell.astype(np.float32)) * float(rng.uniform(600, 1150)), np.float32)
 
 
-def acquire(anatomy: Anatomy, hu: F32, coverage: Mapping[str, F32], scan: Scan) -> tuple[Volume, npt.NDArray[np.uint8]]:
+def acquire(
+    anatomy: Anatomy, hu: F32, coverage: Mapping[str, F32], scan: Scan
+) -> tuple[Volume, npt.NDArray[np.uint8], dict[str, float]]:
     """Scan a head.
 
     Parameters
@@ -159,6 +176,8 @@ def acquire(anatomy: Anatomy, hu: F32, coverage: Mapping[str, F32], scan: Scan) 
     volume : Volume
         Stored values, as the vendor in `scan` would write them.
     mask : uint8 array [slices, matrix, matrix]
+    visible : dict of label to float
+        Volume inside the scanned slices, mL.
     """
     rng = np.random.default_rng([scan.seed, 5])
     sampler = _Sampler(anatomy, scan)
@@ -168,34 +187,24 @@ def acquire(anatomy: Anatomy, hu: F32, coverage: Mapping[str, F32], scan: Scan) 
     lowest, highest = (-1024, 3071) if scan.bits == 12 else (-2000, 20000)
     grid = np.hypot(sampler.offsets[:, None], sampler.offsets[None])
     outside = grid > scan.fov_mm / 2
-    width = max(1, round(60 / sampler.pixel_mm))
-    box = np.ones(width, np.float32) / width
+    visible = dict.fromkeys(coverage, 0.0)
     for number in range(shape[0]):
         image = sampler.slice(hu, number, AIR_HU)
         bone = np.clip(image - 250, 0, 1200).mean(axis=1, keepdims=True) / 220  # dense bone crossed by each row
         level = scan.noise_hu * (0.55 + 0.45 * np.exp(-((grid / 95) ** 2))) * (1 + scan.streaks * np.minimum(bone, 1.5))
         noise = _noise(rng, scan) * level
         if scan.streaks > 0:
-            lines = rng.standard_normal(shape[1], np.float32)[:, None] * np.ones((1, shape[2]), np.float32)
-            lines += (
-                np.float32(0.6)
-                * np.stack([np.convolve(row, box, "same") for row in rng.standard_normal((8, shape[2]))])[
-                    rng.integers(0, 8, shape[1])
-                ]
-                * np.float32(np.sqrt(width))
-            )
-            head = image > -300
-            noise += (
-                scan.streaks * np.clip(bone - 0.35, 0, 1.2) * (2.5 * lines - 5 * np.exp(-((grid / 45) ** 2))) * head
-            )
+            noise += _streaks(rng, sampler, bone, grid) * (image > -300)
         image = np.maximum(image, AIR_HU + rest) + noise + scan.drift_hu * rng.standard_normal()
         stored = np.rint(np.clip(image, lowest, highest)).astype(np.int32) - scan.intercept
         if scan.padding is not None:
             stored[outside] = scan.padding
         pixels[number] = stored
-        for value, block in enumerate(coverage.values(), start=1):
-            mask[number][sampler.slice(block, number, 0.0) >= 0.5] = value
-    return _volume(pixels, sampler, scan), mask
+        for value, (name, block) in enumerate(coverage.items(), start=1):
+            share = sampler.slice(block, number, 0.0)
+            mask[number][share >= 0.5] = value
+            visible[name] += float(share.sum(dtype=np.float64)) * sampler.pixel_mm**2 * scan.thickness_mm[number] / 1000
+    return _volume(pixels, sampler, scan), mask, visible
 
 
 def _volume(pixels: npt.NDArray[np.int16], sampler: _Sampler, scan: Scan) -> Volume:

@@ -19,6 +19,10 @@ LABELS = ("any", "epidural", "intraparenchymal", "intraventricular", "subarachno
 """RSNA 2019 order."""
 
 
+RARE_BLOOD = -4.5
+"""First guess of the blood map's logit: one cell in a hundred."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Widths:
     """Channels of the encoder's stages and of the sequence head."""
@@ -96,6 +100,7 @@ class HemorrhageNet(nn.Module):
         self.map_quarter = nn.Conv2d(w.quarter, 1, 1)
         self.map_eighth = nn.Conv2d(w.eighth, 4, 1)
         self.map_sixteenth = nn.Conv2d(w.sixteenth, 16, 1)
+        nn.init.constant_(self.map_quarter.bias, RARE_BLOOD)  # type: ignore[arg-type]
         self.reduce = nn.Linear(2 * w.sixteenth + 1, w.sequence)
         self.sequence = nn.Sequential(
             nn.Conv1d(w.sequence, w.sequence, 3, padding=1), nn.ReLU(), nn.Conv1d(w.sequence, w.sequence, 3, padding=1)
