@@ -10,7 +10,7 @@ import numpy.typing as npt
 from edgehem.bundle import Head, LabelRule
 from edgehem.decide import probabilities
 from edgehem.errors import UsageError
-from edgehem.export.dataset import UNKNOWN
+from edgehem.export.samples import UNKNOWN
 from edgehem.phantom.cases import LABELS
 
 Float = npt.NDArray[np.float64]

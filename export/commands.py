@@ -18,10 +18,11 @@ from edgehem.errors import BudgetError, UsageError
 from edgehem.export import bundling
 from edgehem.export import evaluate as judging
 from edgehem.export.calibrate import fit_rules
-from edgehem.export.dataset import Cache, open_source
 from edgehem.export.progress import say
 from edgehem.export.quantize import network_input
 from edgehem.export.quantize import quantize as quantize_graph
+from edgehem.export.samples import Cache
+from edgehem.export.sources import open_source
 from edgehem.export.to_onnx import load_checkpoint, to_onnx
 from edgehem.export.train import Settings
 from edgehem.export.train import train as train_network

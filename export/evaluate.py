@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,8 +13,11 @@ import numpy.typing as npt
 
 from edgehem.dicom import Study, read_study
 from edgehem.errors import UsageError
-from edgehem.export.dataset import UNKNOWN, phantom_source, read_table
 from edgehem.export.progress import Progress
+from edgehem.export.samples import UNKNOWN
+from edgehem.export.sources import phantom_source, read_table
+from edgehem.export.workers import ordered
+from edgehem.machine import usable_cpus
 from edgehem.model import load
 from edgehem.phantom.cases import LABELS, make_case
 from edgehem.phantom.files import cohort_case, write_case
@@ -31,8 +33,8 @@ def auc(labels: npt.NDArray[Any], scores: Float) -> float:
     positive, negative = scores[labels == 1], scores[labels == 0]
     if not len(positive) or not len(negative):
         return float("nan")
-    ordered = np.sort(negative)
-    below = np.searchsorted(ordered, positive, "left") + np.searchsorted(ordered, positive, "right")
+    ranked = np.sort(negative)
+    below = np.searchsorted(ranked, positive, "left") + np.searchsorted(ranked, positive, "right")
     return float(below.sum() / (2 * len(positive) * len(negative)))
 
 
@@ -70,9 +72,9 @@ class Judged:
 
 def _phantom_studies(count: int, seed: int) -> Iterator[tuple[Study, dict[str, int], dict[str, float]]]:
     """The cohort as a hospital would deliver it: written to DICOM, read back."""
-    with tempfile.TemporaryDirectory() as folder, multiprocessing.get_context("spawn").Pool(1) as pool:
-        paths = pool.imap(_write_phantom, [(Path(folder), number, seed) for number in range(count)])
-        for path, labels, ml in paths:
+    with tempfile.TemporaryDirectory() as folder:
+        jobs = [(Path(folder), number, seed) for number in range(count)]
+        for path, labels, ml in ordered(_write_phantom, jobs, usable_cpus()):
             yield read_study(path / "dicom"), labels, ml
             for file in sorted(path.rglob("*"), reverse=True):
                 file.rmdir() if file.is_dir() else file.unlink()

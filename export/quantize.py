@@ -21,7 +21,7 @@ import onnx
 
 from edgehem import kernels
 from edgehem.errors import BudgetError, UsageError
-from edgehem.export.dataset import Cache
+from edgehem.export.samples import Cache
 from edgehem.export.to_onnx import cleaned
 from edgehem.preprocess import PreprocessSpec
 

@@ -13,9 +13,10 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from edgehem.export.dataset import PRESENT_MM2, UNKNOWN, Cache, keep_freed_memory
 from edgehem.export.models.hemorrhagenet import LABELS, HemorrhageNet
 from edgehem.export.progress import Progress
+from edgehem.export.samples import PRESENT_MM2, UNKNOWN, Cache
+from edgehem.export.workers import keep_freed_memory
 from edgehem.preprocess import CANONICAL, PreprocessSpec
 
 

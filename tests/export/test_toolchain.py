@@ -19,9 +19,9 @@ from edgehem.backends.onnxruntime import OnnxRuntimeSession  # noqa: E402
 from edgehem.bundle import Bundle  # noqa: E402
 from edgehem.errors import BudgetError, UsageError  # noqa: E402
 from edgehem.export import bundling, commands  # noqa: E402
-from edgehem.export.dataset import UNKNOWN, Cache, Sample, build_cache  # noqa: E402
 from edgehem.export.models.hemorrhagenet import LABELS, HemorrhageNet  # noqa: E402
 from edgehem.export.quantize import network_input, quantisable, quantize, tensorrt_refusals  # noqa: E402
+from edgehem.export.samples import UNKNOWN, Cache, Sample, build_cache  # noqa: E402
 from edgehem.export.to_onnx import fuse_batch_norms, load_checkpoint, parity, to_onnx  # noqa: E402
 from edgehem.export.train import Phase, Sampler, Settings, hierarchical_loss, train, windowed  # noqa: E402
 from edgehem.kernels import window  # noqa: E402

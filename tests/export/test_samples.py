@@ -8,15 +8,8 @@ import numpy as np
 import pytest
 
 from edgehem.errors import UsageError
-from edgehem.export.dataset import (
-    PRESENT_MM2,
-    UNKNOWN,
-    build_cache,
-    open_source,
-    phantom_source,
-    read_table,
-    sample,
-)
+from edgehem.export.samples import PRESENT_MM2, UNKNOWN, build_cache, sample
+from edgehem.export.sources import open_source, phantom_source, read_table
 from edgehem.phantom import Bleed, Case, Protocol, make_case
 from edgehem.phantom.bleeds import SUBTYPES
 
