@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code. Wrong options end in ``SystemExit(2)``, as argparse has it.
     """
     _use_utf8()
-    arguments = _parser().parse_args(argv)
+    arguments = build_parser().parse_args(argv)
     try:
         code: int = arguments.run(arguments)
         sys.stdout.flush()
@@ -76,7 +76,7 @@ def triage(arguments: argparse.Namespace) -> int:
 
     path: Path = arguments.study
     if not path.exists():
-        raise UsageError("STUDY does not exist; a folder, a file, a DICOMDIR or a zip is expected")
+        raise UsageError("STUDY does not exist; a folder or a file is expected")
     model = edgehem.load(arguments.bundle, backend=arguments.backend, precision=arguments.precision)
     if arguments.out is not None:
         _prepare(arguments.out)
@@ -173,7 +173,8 @@ def doctor(arguments: argparse.Namespace) -> int:
     return EXIT_DONE
 
 
-def _parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of the command line; every subcommand sets ``run``."""
     parser = argparse.ArgumentParser(
         prog="edgehem",
         description="Hemorrhage triage from a DICOM head CT.",
@@ -199,7 +200,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_triage(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("study", metavar="STUDY", type=Path, help="a folder, a file, a DICOMDIR or a zip")
+    parser.add_argument("study", metavar="STUDY", type=Path, help="a folder (searched with its subfolders) or a file")
     parser.add_argument("--bundle", default=DEFAULT_BUNDLE, help="a shipped bundle's name, or a path (%(default)s)")
     parser.add_argument("--backend", choices=("auto", "onnxruntime"), default="auto", help="engine (%(default)s)")
     parser.add_argument("--precision", choices=("auto", "fp32", "int8"), default="auto", help="graph (%(default)s)")
@@ -230,7 +231,7 @@ def _add_phantom(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--intercept", type=int, choices=(0, -1024), help="rescale intercept")
     parser.add_argument("--bits", type=int, choices=(12, 16), help="bits stored")
-    parser.add_argument("--padding", metavar="VALUE", type=int, help="stored value outside the field of view")
+    parser.add_argument("--padding", metavar="VALUE", type=_stored, help="stored value outside the field of view")
 
 
 def _add_train(parser: argparse.ArgumentParser) -> None:
@@ -319,6 +320,11 @@ def _length(text: str) -> float:
 
 def _angle(text: str) -> float:
     value: float = _number(text, kind=float, low=-45, high=45, wanted="an angle between -45 and 45 degrees")
+    return value
+
+
+def _stored(text: str) -> int:
+    value: int = _number(text, kind=int, low=-(2**15), high=2**15 - 1, wanted="a signed 16-bit value")
     return value
 
 

@@ -39,7 +39,9 @@ def key_slices(
     Returns
     -------
     tuple of KeySlice
-        Planes that fall on the same slice are added up; the box is that of the heaviest.
+        A plane is shown by the slice through its most suspicious cell (through its middle, where no cell reaches
+        :data:`MAP_LOGIT`): a tilted slice crosses several planes. Planes that fall on the same slice are added up; the
+        box is that of the heaviest.
 
     Raises
     ------
@@ -55,7 +57,7 @@ def key_slices(
         weight = float(attention[plane])
         if weight < KEY_WEIGHT:
             break
-        index = plane_to_slice(volume, target, int(plane))
+        index = _slice_of(volume, target, blood_map[plane], int(plane))
         held = best.get(index)
         best[index] = (held[0] + weight, held[1]) if held else (weight, int(plane))
     ranked = sorted(best.items(), key=lambda item: -item[1][0])[:KEY_SLICES]
@@ -77,11 +79,12 @@ def suspected_box(
     tuple of int or None
         First row, first column, last row, last column; None where no cell reaches :data:`MAP_LOGIT`.
     """
-    if float(cells.max()) < MAP_LOGIT:
+    seed = _most_suspicious(cells)
+    if seed is None:
         return None
     suspicious = cells >= MAP_LOGIT
     region = np.zeros_like(suspicious)
-    region[np.unravel_index(int(np.argmax(cells)), cells.shape)] = True
+    region[seed] = True
     size = 0
     while (now := int(region.sum())) != size:
         size = now
@@ -95,3 +98,19 @@ def suspected_box(
     last = np.array(volume.pixels.shape[1:]) - 1
     first, end = np.clip(at.min(axis=0), 0, last), np.clip(at.max(axis=0), 0, last)
     return int(first[0]), int(first[1]), int(end[0]), int(end[1])
+
+
+def _most_suspicious(cells: npt.NDArray[np.float32]) -> tuple[int, int] | None:
+    """Row and column of a plane's most suspicious cell; None where no cell reaches :data:`MAP_LOGIT`."""
+    row, column = divmod(int(np.argmax(cells)), cells.shape[1])
+    return (row, column) if float(cells[row, column]) >= MAP_LOGIT else None
+
+
+def _slice_of(volume: Volume, target: kernels.Target, cells: npt.NDArray[np.float32], plane: int) -> int:
+    """Index of the acquired slice that shows a plane: where its blood is suspected, else at its middle."""
+    seed = _most_suspicious(cells)
+    if seed is None:
+        return plane_to_slice(volume, target, plane)
+    step = target.shape[1] / cells.shape[0]
+    place = grid_point(target, plane, (seed[0] + 0.5) * step - 0.5, (seed[1] + 0.5) * step - 0.5)
+    return int(np.argmin(np.abs(volume.distances - place @ volume.normal)))

@@ -94,8 +94,8 @@ class Model:
         ------
         UsageError
             If the path does not exist.
-        BackendError
-            If the engine fails.
+        BackendError, BundleError
+            As :meth:`triage`.
         """
         begun = time.perf_counter()
         try:

@@ -1,4 +1,4 @@
-"""Writing bundles: manifest, hashes, records, model card; every write is atomic."""
+"""Writing bundles: manifest, hashes, records and model card, each whole or not at all."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from edgehem.bundle import MANIFEST, SCHEMA, Bundle, Evidence, Graph, Head, Manifest
+from edgehem.export.evaluate import spell_figure
 from edgehem.preprocess import PreprocessSpec
 
 CARD = "MODEL_CARD.md"
@@ -78,9 +79,9 @@ def write_manifest(folder: Path, manifest: Manifest) -> Bundle:
     write_atomic(folder / CARD, model_card(manifest).encode())
     graphs = {graph.file for graph in manifest.graphs}
     others = {
-        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        name: hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name != MANIFEST and str(path.relative_to(folder)) not in graphs
+        if path.is_file() and path.name != MANIFEST and (name := path.relative_to(folder).as_posix()) not in graphs
     }
     complete = msgspec.structs.replace(manifest, files=others)
     write_atomic(folder / MANIFEST, msgspec.json.format(msgspec.json.encode(complete), indent=1) + b"\n")
@@ -113,8 +114,7 @@ def model_card(manifest: Manifest) -> str:
         "|---|---|---|---|",
         *(f"| {r.label} | {r.threshold:.3f} | {r.present_from:.3f} | {r.absent_until:.3f} |" for r in head.rules),
         "",
-        'The operating point of "any" is the 98th percentile of calibration studies without hemorrhage, and at least '
-        f"one half; the conformal bounds allow {head.conformal_error:.0%} wrong exclusions per label and class.",
+        _where_rules_come_from(manifest),
         "",
         "| graph | form | MB |",
         "|---|---|---|",
@@ -129,11 +129,18 @@ def model_card(manifest: Manifest) -> str:
         ]
         lines += ["| precision | AUC any (95 % interval) | sensitivity | specificity |", "|---|---|---|---|"]
         for precision, f in held_out["precisions"].items():
-            a, se, sp = f["auc"]["any"], f["sensitivity"], f["specificity"]
-            lines.append(
-                f"| {precision} | {a[0]:.3f} ({a[1]:.3f}-{a[2]:.3f}) | {se[0]:.3f} ({se[1]:.3f}-{se[2]:.3f}) | "
-                f"{sp[0]:.3f} ({sp[1]:.3f}-{sp[2]:.3f}) |"
-            )
+            cells = [spell_figure(f["auc"]["any"]), spell_figure(f["sensitivity"]), spell_figure(f["specificity"])]
+            lines.append(f"| {' | '.join([precision, *cells])} |")
         lines.append("")
-    lines.append("`records/` holds the training, export, calibration, quantisation and evaluation records.")
+    lines.append("`records/` holds a record of every stage that made this bundle.")
     return "\n".join(lines) + "\n"
+
+
+def _where_rules_come_from(manifest: Manifest) -> str:
+    if "calibration" not in manifest.provenance:
+        return "Not calibrated: the probabilities are the network's own, and every threshold is one half."
+    return (
+        'The operating point of "any" is the 98th percentile of calibration studies without hemorrhage, kept between '
+        f"0.50 and 0.98; the conformal bounds allow {manifest.heads[0].conformal_error:.0%} wrong exclusions per label "
+        "and class."
+    )

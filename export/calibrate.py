@@ -17,9 +17,11 @@ Float = npt.NDArray[np.float64]
 
 FALSE_POSITIVES = 0.02
 """The operating point of "any" lets at most this share of the studies without hemorrhage through (98th percentile)."""
+THRESHOLD_RANGE = (0.5, 0.98)
+"""A calibrated probability below one half is never called positive, and one above 0.98 always is."""
 CONFORMAL_ERROR = 0.05
-LEAST_STUDIES = 40
-"""Per class, for an operating point and conformal bounds worth the name (1 / 40 resolves the false-positive share)."""
+LEAST_STUDIES = 50
+"""Per class: with fewer than 49, the largest value of a sample cannot promise the share of false positives."""
 
 
 def platt(logits: Float, labels: npt.NDArray[Any]) -> tuple[float, float]:
@@ -100,14 +102,13 @@ def fit_rules(logits: Float, labels: npt.NDArray[Any], *, name: str = "hemorrhag
         if not len(without) or not len(with_it):
             rules.append(rule)
             continue
-        # A calibrated probability under one half is never called positive.
-        threshold = max(0.5, _quantile(without, 1 - FALSE_POSITIVES)) if column == 0 else 0.5
+        threshold = float(np.clip(_quantile(without, 1 - FALSE_POSITIVES), *THRESHOLD_RANGE)) if column == 0 else 0.5
         rules.append(
             LabelRule(
                 label=rule.label,
                 scale=round(rule.scale, 6),
                 offset=round(rule.offset, 6),
-                threshold=round(float(np.clip(threshold, 0.02, 0.98)), 6),
+                threshold=round(threshold, 6),
                 present_from=round(_lower(with_it, CONFORMAL_ERROR), 6),
                 absent_until=round(_quantile(without, 1 - CONFORMAL_ERROR), 6),
             )

@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 
 from edgehem.backends.onnxruntime import OnnxRuntimeSession
 from edgehem.bundle import MANIFEST, Bundle, Head, LabelRule, find
@@ -31,6 +32,7 @@ from edgehem.phantom.cases import LABELS
 from edgehem.preprocess import CANONICAL, PreprocessSpec
 
 SYSTEMS = ("hemorrhagenet",)
+BUNDLE_VERSION = "0.1.0"
 FLIP_BUDGET, SHIFT_BUDGET = 0.01, 0.1
 """INT8 against FP32 on labelled studies: share of decisions of "any" that may flip, worst shift of its probability."""
 
@@ -43,15 +45,7 @@ def train(system: str, *, data: str, out: Path, minutes: float | None = None, se
     say(f"{out}: {record['steps']} steps on {record['samples']} studies in {record['seconds']:.0f} s")
 
 
-def export(
-    checkpoint: Path,
-    *,
-    system: str,
-    out: Path,
-    calibration: str | None = None,
-    name: str | None = None,
-    version: str = "0.1.0",
-) -> None:
+def export(checkpoint: Path, *, system: str, out: Path, calibration: str | None = None) -> None:
     """Make a bundle of a checkpoint; see ``edgehem export --help``."""
     _check_system(system)
     if (out / MANIFEST).exists():
@@ -64,14 +58,15 @@ def export(
     head, provenance = _plain_head(), _provenance(checkpoint, out)
     if calibration:
         cache = open_source(calibration, out.parent / f".{out.name}.calibration", workers=usable_cpus())
-        logits = run_cached(out / "fp32.onnx", cache, spec)["logits"]
+        logits = cached_logits(out / "fp32.onnx", cache, spec)
         head = fit_rules(logits.astype(np.float64), cache.labels)
+        provenance["calibration"] = cache.record
         bundling.write_record(out, "calibration", {"data": cache.record, "rules": msgspec.to_builtins(head.rules)})
     else:
         say("no --calibration: probabilities are the network's own, and the operating point is 0.5")
     manifest = bundling.new_manifest(
-        name=name or out.name,
-        version=version,
+        name=out.resolve().name,
+        version=BUNDLE_VERSION,
         graph=bundling.graph_entry(out, "fp32.onnx", "fp32", "float"),
         head=head,
         spec=spec,
@@ -98,7 +93,9 @@ def quantize(bundle: Path, *, calibration: str, held_out: str | None = None) -> 
         opened.manifest,
         graphs=(*graphs, bundling.graph_entry(bundle, "int8.onnx", "int8", "qdq-s8")),
         default_precision={"onnxruntime": fastest},
+        metrics={},  # those of the graph that was replaced
     )
+    (bundle / "records" / "held_out.json").unlink(missing_ok=True)
     bundling.write_manifest(bundle, manifest)
     times = ", ".join(f"{precision} {ms:.0f} ms" for precision, ms in record["latency_ms"].items())
     say(
@@ -139,11 +136,10 @@ def evaluate(bundle: str | Path, data: str, *, record: bool = False) -> str:
     return figures
 
 
-def run_cached(graph: Path, cache: Cache, spec: PreprocessSpec) -> dict[str, Any]:
-    """A graph's small outputs on every cached study: name to array [N, ...]."""
+def cached_logits(graph: Path, cache: Cache, spec: PreprocessSpec) -> npt.NDArray[np.float32]:
+    """A graph's logits of every cached study, float32 [N, labels]."""
     session = OnnxRuntimeSession(graph.read_bytes())
-    rows = [session.run(network_input(cache, index, spec)) for index in range(len(cache))]
-    return {name: np.concatenate([row[name] for row in rows]) for name in ("logits", "attention", "slice_logits")}
+    return np.concatenate([session.run(network_input(cache, index, spec))["logits"] for index in range(len(cache))])
 
 
 def compare_latency(bundle: Path, cache: Cache, spec: PreprocessSpec, rounds: int = 15) -> dict[str, float]:

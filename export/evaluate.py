@@ -106,6 +106,8 @@ def judge(bundle: Path, source: str, precisions: Sequence[str] = ("fp32", "int8"
     ------
     Refusal
         If a study cannot be read: a judged cohort has no silent gaps.
+    UsageError
+        If the source is malformed, or is one for training.
     """
     phantoms = phantom_source(source)
     if phantoms is not None and phantoms[0] != "phantoms":
@@ -128,10 +130,10 @@ def summarise(judged: Sequence[Judged], reference: str = "fp32") -> dict[str, An
     Returns
     -------
     dict
-        Per precision: AUC of every label with its 95 % interval, sensitivity and specificity of "any" at the
-        operating point,
-        studies without a result; and against the reference precision: decisions flipped, worst shift of a probability.
-        Studies without a result count as score 0 and as not positive.
+        Per precision: AUC of every label with its 95 % interval, sensitivity and specificity of "any" at the operating
+        point, studies without a result; and against the reference precision: decisions flipped, worst shift of a
+        probability. Studies without a result count as score 0 and as not positive. An AUC is None where one class is
+        missing.
     """
     truth = {name: np.array([item.labels.get(name, UNKNOWN) for item in judged]) for name in LABELS}
     summary: dict[str, Any] = {"studies": len(judged), "bleeding": int((truth["any"] == 1).sum()), "precisions": {}}
@@ -145,8 +147,7 @@ def summarise(judged: Sequence[Judged], reference: str = "fp32") -> dict[str, An
         areas = {}
         for column, name in enumerate(LABELS):
             known = truth[name] != UNKNOWN
-            low, high = auc_interval(truth[name][known], table[known, column])
-            areas[name] = [round(v, 4) for v in (auc(truth[name][known], table[known, column]), low, high)]
+            areas[name] = _area(truth[name][known], table[known, column])
         bleeding, free = truth["any"] == 1, truth["any"] == 0
         summary["precisions"][precision] = {
             "auc": areas,
@@ -161,17 +162,21 @@ def summarise(judged: Sequence[Judged], reference: str = "fp32") -> dict[str, An
         }
     for precision, table in scores.items():
         if precision != reference and reference in scores:
+            flipped = positives[precision] != positives[reference]
+            area, against = (summary["precisions"][name]["auc"]["any"] for name in (precision, reference))
             summary["precisions"][precision][f"against_{reference}"] = {
-                "flips": int((positives[precision] != positives[reference]).sum()),
-                "flip_rate": round(float((positives[precision] != positives[reference]).mean()), 4),
+                "flips": int(flipped.sum()),
+                "flip_rate": round(float(flipped.mean()), 4),
                 "worst_shift": round(float(np.abs(table - scores[reference]).max()), 4),
-                "auc_difference": round(
-                    summary["precisions"][precision]["auc"]["any"][0]
-                    - summary["precisions"][reference]["auc"]["any"][0],
-                    4,
-                ),
+                "auc_difference": round(area[0] - against[0], 4) if area and against else None,
             }
     return summary
+
+
+def _area(labels: npt.NDArray[Any], scores: Float) -> list[float] | None:
+    """An AUC with its interval; None (JSON has no NaN) where one class is missing."""
+    value = auc(labels, scores)
+    return None if np.isnan(value) else [round(v, 4) for v in (value, *auc_interval(labels, scores))]
 
 
 def _proportion(hits: int, total: int) -> list[float]:
@@ -180,21 +185,28 @@ def _proportion(hits: int, total: int) -> list[float]:
     return [round(hits / total, 4) if total else 0.0, round(low, 4), round(high, 4), total]
 
 
+def spell_figure(figure: Sequence[float] | None) -> str:
+    """A value with its interval, or that there is none because one class is missing."""
+    return f"{figure[0]:.3f} ({figure[1]:.3f}-{figure[2]:.3f})" if figure else "one class is missing"
+
+
 def render(summary: dict[str, Any]) -> str:
     """The figures as a table for the terminal."""
     lines = [f"{summary['studies']} studies, {summary['bleeding']} with hemorrhage; intervals are 95 %"]
     for precision, figures in summary["precisions"].items():
         lines.append(f"\n{precision}")
-        for name, (value, low, high) in figures["auc"].items():
-            lines.append(f"  AUC {name:<18} {value:.3f}  ({low:.3f}-{high:.3f})")
+        for name, area in figures["auc"].items():
+            lines.append(f"  AUC {name:<18} {spell_figure(area)}")
         for name in ("sensitivity", "specificity"):
             value, low, high, total = figures[name]
             lines.append(f"  {name:<22} {value:.3f}  ({low:.3f}-{high:.3f}), n = {total}")
         lines.append(f"  uncertain {figures['uncertain']}, no result {figures['no_result']}")
         for key, against in figures.items():
             if key.startswith("against_"):
+                difference = against["auc_difference"]
                 lines.append(
                     f"  against {key[8:]}: {against['flips']} decisions flipped ({against['flip_rate']:.1%}), "
-                    f"worst shift of a probability {against['worst_shift']:.3f}, AUC {against['auc_difference']:+.4f}"
+                    f"worst shift of a probability {against['worst_shift']:.3f}"
+                    + ("" if difference is None else f", AUC {difference:+.4f}")
                 )
     return "\n".join(lines)

@@ -1,8 +1,7 @@
 """Static INT8: explicit symmetric Q/DQ that a strongly typed TensorRT network takes.
 
 The encoder's convolutions are quantised; the first convolution, the blood map and the attention head stay in float,
-where
-they cost next to nothing and lose most.
+where they cost next to nothing and would lose most.
 """
 
 from __future__ import annotations
@@ -12,6 +11,7 @@ import logging
 import tempfile
 import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +61,21 @@ class _Reader:
         return next(self._samples, None)
 
 
+@contextmanager
+def _without_advice() -> Iterator[None]:
+    """Keep ONNX Runtime's advice to pre-process the graph out of the root logger: it was exported for this."""
+
+    def wanted(record: logging.LogRecord) -> bool:
+        return "pre-processing before quantization" not in record.getMessage()
+
+    root = logging.getLogger()
+    root.addFilter(wanted)
+    try:
+        yield
+    finally:
+        root.removeFilter(wanted)
+
+
 def quantize(
     source: Path, out: Path, cache: Cache, spec: PreprocessSpec, *, count: int = 48, seed: int = 0
 ) -> dict[str, Any]:
@@ -94,9 +109,8 @@ def quantize(
     names = quantisable(onnx.load(source))
     if not names:
         raise UsageError(f"{source.name} has no convolution to quantise")
-    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(), _without_advice():
         warnings.simplefilter("ignore")
-        logging.getLogger().addFilter(lambda record: "pre-processing before quantization" not in record.getMessage())
         target = Path(folder) / "int8.onnx"
         quantize_static(
             str(source),

@@ -137,9 +137,9 @@ class Cache:
         self.record: dict[str, Any] = record
         self.hu = np.load(folder / "hu.npy", mmap_mode="r")[: self.count]
         self.blood = np.load(folder / "blood.npy", mmap_mode="r")[: self.count]
-        small = np.load(folder / "small.npz")
-        self.valid, self.labels, self.area_mm2 = small["valid"], small["labels"], small["area_mm2"]
-        self.group, self.mapped = small["group"], small["mapped"]
+        with np.load(folder / "small.npz") as small:
+            self.valid, self.labels, self.area_mm2 = small["valid"], small["labels"], small["area_mm2"]
+            self.group, self.mapped = small["group"], small["mapped"]
 
     def __len__(self) -> int:
         return self.count
@@ -154,7 +154,7 @@ def build_cache(
     spec: PreprocessSpec = CANONICAL,
     title: str = "samples",
 ) -> Cache:
-    """Write samples as they come, with progress on stderr; an interrupted build leaves no cache behind.
+    """Write samples as they come, with progress on stderr; a build that fails leaves nothing behind.
 
     Raises
     ------
@@ -170,12 +170,16 @@ def build_cache(
     blood = np.lib.format.open_memmap(part / "blood.npy", mode="w+", dtype=np.uint8, shape=cells)
     small: dict[str, list[Any]] = {"valid": [], "labels": [], "area_mm2": [], "group": [], "mapped": []}
     count, bar = 0, Progress(title, capacity)
-    for item in samples:
-        hu[count], blood[count] = item.hu, item.blood
-        for name, column in small.items():
-            column.append(getattr(item, name))
-        count += 1
-        bar.show(count)
+    try:
+        for item in samples:
+            hu[count], blood[count] = item.hu, item.blood
+            for name, column in small.items():
+                column.append(getattr(item, name))
+            count += 1
+            bar.show(count)
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)
+        raise
     bar.close()
     if not count:
         shutil.rmtree(part, ignore_errors=True)

@@ -18,7 +18,7 @@ from edgehem.export.progress import say
 from edgehem.export.samples import UNKNOWN, Cache, Sample, build_cache, sample
 from edgehem.export.workers import ordered
 from edgehem.phantom.anatomy import synthesise
-from edgehem.phantom.bleeds import midline_shift
+from edgehem.phantom.bleeds import SUBTYPES, midline_shift
 from edgehem.phantom.cases import LABELS, Case, Protocol, draw_bleeds, make_case, scan_case
 from edgehem.phantom.files import cohort_case
 from edgehem.phantom.head import draw_head
@@ -79,7 +79,10 @@ def phantom_heads(folder: Path, heads: int, *, seed: int, workers: int = 2) -> C
 
 
 def phantom_cohort(folder: Path, count: int, *, seed: int, workers: int = 2) -> Cache:
-    """A cache of the cohort that ``edgehem phantom --cohort`` writes with this seed: every second study bleeds."""
+    """A cache of the heads and hemorrhages of ``edgehem phantom --cohort`` with this seed, scanned on a coarser matrix.
+
+    Every second study bleeds.
+    """
     record = {"source": "phantom cohort", "studies": count, "seed": seed}
     if _holds(folder, record):
         return Cache(folder)
@@ -99,9 +102,8 @@ def open_source(source: str, folder: Path, *, split: str | None = None, workers:
     Parameters
     ----------
     source : str
-        A training table's path; or ``phantoms:COUNT:SEED``, the cohort of that seed; or
-        ``phantom-heads:COUNT:SEED``, three scans
-        of every head for training.
+        A training table's path; or ``phantoms:COUNT:SEED``, the cohort of that seed; or ``phantom-heads:COUNT:SEED``,
+        three scans of every head for training.
     folder : Path
         Where the cache goes; one that holds the same phantoms already is used again.
     split : str, optional
@@ -206,18 +208,30 @@ def read_table(path: Path) -> list[Row]:
 
 
 def read_mask(path: Path) -> npt.NDArray[np.uint8]:
-    """Read a hematoma mask: NIfTI on the series' own slices, uint8 [Z, Y, X].
+    """Read a hematoma mask: NIfTI with a voxel for every pixel of the series.
+
+    Voxels count (column, row, slice), slices in the order of :func:`edgehem.read_study`; the affine is not looked at.
+
+    Returns
+    -------
+    uint8 array [Z, Y, X]
+        0, or 1 + index into SUBTYPES, as ``edgehem phantom`` writes them.
 
     Raises
     ------
     MissingExtraError
         If nibabel is not installed.
+    UsageError
+        If a value is none of these.
     """
     try:
         import nibabel
     except ImportError as error:
         raise MissingExtraError("reading masks", "export") from error
     data = np.asanyarray(nibabel.load(path).dataobj)  # type: ignore[attr-defined]
+    if data.ndim != 3 or not np.isin(data, np.arange(len(SUBTYPES) + 1)).all():
+        meanings = ", ".join(f"{value} {name}" for value, name in enumerate(SUBTYPES, start=1))
+        raise UsageError(f"{path.name} is no mask of hemorrhages: three axes of values 0 none, {meanings} are expected")
     return np.ascontiguousarray(data.transpose(2, 1, 0).astype(np.uint8))
 
 

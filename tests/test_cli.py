@@ -101,6 +101,7 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> Any:
         "phantom out --cohort 0",
         "phantom out --bits 8",
         "phantom out --intercept 5",
+        "phantom out --padding 99999",
         "train hemorrhagenet --out c.pt",
         "train hemorrhagenet --data t.csv",
         "export c.pt --out b",

@@ -28,7 +28,7 @@ def test_python_in_the_readme_compiles_and_uses_public_names() -> None:
 
 def test_commands_in_the_readme_parse() -> None:
     """Every `edgehem ...` line of the documentation is one the parser accepts."""
-    from edgehem.cli import _parser
+    from edgehem.cli import build_parser
 
     lines: list[str] = []
     commands = "triage|phantom|train|export|quantize|evaluate|doctor"
@@ -37,7 +37,7 @@ def test_commands_in_the_readme_parse() -> None:
         lines += re.findall(rf"^(?:    )?(edgehem (?:{commands}) .*)$", text, re.M)
     assert len(lines) >= 8
     for line in lines:
-        _parser().parse_args(line.split()[1:])
+        build_parser().parse_args(line.split()[1:])
 
 
 def test_links_between_pages_lead_somewhere() -> None:

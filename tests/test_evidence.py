@@ -83,6 +83,9 @@ def test_the_box_surrounds_what_was_planted(
             blood[plane, row, column] = 5 - distance / radius
     (key,) = key_slices(volume, TARGET, attend(**{f"p{plane}": 1.0}), blood)
     assert key.box is not None
+    # The slice passes through the disc's middle, to half a slice distance and a cell across the tilt.
+    off = abs(float(volume.distances[key.index] - centre @ volume.normal))
+    assert off < 3.5 + step * math.sin(TILT)
     pixels = points_of(volume)[key.index]
     row, column = np.unravel_index(np.argmin(np.linalg.norm(pixels - centre, axis=-1)), pixels.shape[:2])
     first_row, first_column, last_row, last_column = key.box

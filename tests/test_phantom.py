@@ -247,12 +247,14 @@ def test_drawn_hemorrhages_follow_their_bounds() -> None:
     assert draw_bleeds(7) == drawn[7]
 
 
-def test_labels_follow_the_volume_that_was_reached(case: Case) -> None:
+def test_labels_follow_the_volume_inside_the_scanned_slices(case: Case) -> None:
     assert case.labels == {
         "any": 1, "epidural": 0, "intraparenchymal": 1, "intraventricular": 1, "subarachnoid": 0, "subdural": 0,
     }  # fmt: skip
-    trace = replace(case, ml={"subdural": MIN_LABEL_ML / 2})
+    trace = replace(case, visible_ml={"subdural": MIN_LABEL_ML / 2})
     assert not any(trace.labels.values())
+    unseen = replace(case, visible_ml={"subdural": 0.0})
+    assert unseen.ml["intraparenchymal"] > MIN_LABEL_ML and not any(unseen.labels.values())
 
 
 # Files

@@ -67,11 +67,12 @@ def scan(path: Path) -> Scan:
             raise Refusal(Code.TOO_LARGE, f"There are more than {MAX_FILES} files; a head CT has far fewer.")
         try:
             header = _read_header(file)
+            suspect = header is None and _should_be_dicom(file)
         except OSError:
             raise Refusal(Code.UNREADABLE, "A file could not be opened or read from its disk.") from None
         if header is not None:
             headers.append(header)
-        elif _should_be_dicom(file):
+        elif suspect:
             suspects += 1
         else:
             strangers += 1

@@ -18,6 +18,8 @@ MIN_SLICES = 8
 """Fewer slices cannot cover a head: 8 slices of the thickest protocol (10 mm) are 80 mm."""
 MIN_HEIGHT_MM = 80.0
 """A stack lower than this cannot hold an adult brain, which is about 120-140 mm high."""
+WHOLE_HEIGHT_MM = 100.0
+"""A stack at least this high is preferred to a lower one: with its slices, it holds most of a brain."""
 REFERENCE_SPACING_MM = 5.0
 """Of equal candidates the one nearest to this slice distance is read: the usual one for reporting head CT."""
 
@@ -219,7 +221,7 @@ def _preference(candidate: Candidate) -> tuple[bool, bool, float, int, int, str]
     first = stack.first
     return (
         labels.is_sharp(first),
-        stack.height < 100,
+        stack.height < WHOLE_HEIGHT_MM,
         round(abs(stack.spacing - REFERENCE_SPACING_MM), 1),
         -len(stack.places),
         first.series_number if first.series_number is not None else 2**31,

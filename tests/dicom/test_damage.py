@@ -200,7 +200,7 @@ def study_or_refusal(folder, originals, position, data):
 
 @pytest.fixture(scope="module")
 def small_study(tmp_path_factory, request):
-    """A study of ten small slices, and what its files hold."""
+    """A study of fourteen small slices, and what its files hold."""
     maker = request.getfixturevalue("small_writer")
     folder = tmp_path_factory.mktemp("small")
     return folder, [(file, file.read_bytes()) for file in maker(folder)]

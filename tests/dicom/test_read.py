@@ -148,14 +148,12 @@ def test_real_head_with_tilt_and_variable_spacing(test_data):
 
 def test_real_head_with_a_slice_lost(test_data, study):
     files = sorted((test_data / "ct_head_tilt").glob("*.dcm"))
-    for lost in (5, 14, 20):
+    for lost in (5, 14, 20):  # 14 lies beside the change of spacing: 1.1 and 7 mm become 8.1 mm
         shutil.rmtree(study)
         study.mkdir()
         for number, file in enumerate(files):
             if number != lost:
                 (study / file.name).symlink_to(file)
-        if lost == 14:  # beside the change of spacing: 1.1 and 7 mm become 8.1 mm
-            assert refused(study) is Code.SLICE_GAP
         assert refused(study) is Code.SLICE_GAP
 
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 
 from edgehem.decide import probabilities
 from edgehem.errors import UsageError
 from edgehem.export.calibrate import CONFORMAL_ERROR, FALSE_POSITIVES, fit_rules, platt
-from edgehem.export.evaluate import auc, auc_interval, wilson
+from edgehem.export.evaluate import Judged, auc, auc_interval, render, summarise, wilson
 from edgehem.phantom.cases import LABELS
+from edgehem.result import BundleInfo, Finding, Result, Verdict
 
 
 def test_auc_by_counting_pairs() -> None:
@@ -51,6 +54,41 @@ def test_platt_stays_finite_on_separated_data() -> None:
     assert 0 < scale < 5 and abs(offset) < 1
 
 
+def judged(any_: int, **p: float | None) -> Judged:
+    """A study with a label and, by precision, a probability; None has no result."""
+    bundle = BundleInfo(name="b", version="0", sha256="0", precision="fp32", backend="b", demonstration=True)
+    results = {}
+    for precision, value in p.items():
+        findings = () if value is None else tuple(
+            Finding(label=name, probability=value, positive=value >= 0.5, prediction_set=()) for name in LABELS
+        )  # fmt: skip
+        verdict = Verdict.NO_RESULT if value is None else Verdict.ACCEPT
+        results[precision] = Result(system="s", verdict=verdict, findings=findings, bundle=bundle)
+    return Judged(labels={"any": any_}, ml={}, results=results)
+
+
+def test_a_cohort_is_summarised_by_counting() -> None:
+    """One flip, one study without a result; labels that nobody knows have no area."""
+    cohort = [judged(1, fp32=0.9, int8=0.8), judged(1, fp32=0.6, int8=0.4), judged(1, fp32=None, int8=None)]
+    cohort += [judged(0, fp32=0.1, int8=0.1), judged(0, fp32=0.2, int8=0.3)]
+    summary = summarise(cohort)
+    assert (summary["studies"], summary["bleeding"]) == (5, 3)
+    float_, int8 = summary["precisions"]["fp32"], summary["precisions"]["int8"]
+    assert float_["auc"]["any"][0] == pytest.approx(4 / 6, abs=1e-4)
+    assert float_["auc"]["subdural"] is None
+    assert float_["sensitivity"][::3] == [0.6667, 3] and int8["sensitivity"][::3] == [0.3333, 3]
+    assert float_["specificity"][::3] == [1.0, 2] and float_["no_result"] == 1
+    assert int8["against_fp32"] == {"flips": 1, "flip_rate": 0.2, "worst_shift": 0.2, "auc_difference": 0.0}
+    text = render(summary)
+    assert "1 decisions flipped (20.0%)" in text and "one class is missing" in text
+
+
+def test_figures_without_a_class_are_still_json() -> None:
+    summary = summarise([judged(1, fp32=0.9, int8=0.8), judged(1, fp32=0.6, int8=0.4)])
+    assert json.loads(json.dumps(summary, allow_nan=False)) == summary
+    assert "one class is missing" in render(summary)
+
+
 def simulated(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Logits and labels of a plausible network: [N, 6] each."""
     rng = np.random.default_rng(seed)
@@ -77,5 +115,5 @@ def test_fitted_rules_keep_their_promises_on_new_data() -> None:
 
 
 def test_too_few_studies_give_no_rules() -> None:
-    with pytest.raises(UsageError, match="at least 40"):
+    with pytest.raises(UsageError, match="at least 50"):
         fit_rules(*simulated(50, 5))

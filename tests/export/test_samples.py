@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from edgehem.errors import UsageError
-from edgehem.export.samples import PRESENT_MM2, UNKNOWN, build_cache, sample
-from edgehem.export.sources import open_source, phantom_source, read_table
+from edgehem.export.samples import PRESENT_MM2, UNKNOWN, Sample, build_cache, sample
+from edgehem.export.sources import open_source, phantom_source, read_mask, read_table
 from edgehem.phantom import Bleed, Case, Protocol, make_case
 from edgehem.phantom.bleeds import SUBTYPES
+from edgehem.phantom.files import write_nifti
 
 ML = 25.0
 
@@ -46,6 +48,30 @@ def test_without_a_mask_nothing_is_claimed_about_place(case: Case) -> None:
     item = sample(case.volume, {"any": 1}, None, group=0)
     assert not item.mapped and not item.blood.any() and not item.area_mm2.any()
     assert item.labels.tolist() == [1, *[UNKNOWN] * 5]
+
+
+def test_a_mask_is_read_as_it_was_written(case: Case, tmp_path: Path) -> None:
+    pytest.importorskip("nibabel")
+    write_nifti(tmp_path / "mask.nii.gz", case.mask, case.volume)
+    assert np.array_equal(read_mask(tmp_path / "mask.nii.gz"), case.mask)
+
+
+def test_a_mask_of_other_values_is_refused(case: Case, tmp_path: Path) -> None:
+    """255 is what many tools write for "yes"; it names no subtype."""
+    pytest.importorskip("nibabel")
+    write_nifti(tmp_path / "mask.nii.gz", np.where(case.mask > 0, 255, 0).astype(np.uint8), case.volume)
+    with pytest.raises(UsageError, match="5 subdural"):
+        read_mask(tmp_path / "mask.nii.gz")
+
+
+def test_a_build_that_fails_leaves_nothing(case: Case, tmp_path: Path) -> None:
+    def samples() -> Iterator[Sample]:
+        yield sample(case.volume, case.labels, case.mask, group=0)
+        raise UsageError("row 2: the mask does not fit")
+
+    with pytest.raises(UsageError, match="row 2"):
+        build_cache(tmp_path / "cache", samples(), 2, record={})
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_cache_gives_back_what_went_in(case: Case, tmp_path: Path) -> None:
