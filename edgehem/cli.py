@@ -105,18 +105,18 @@ def phantom(arguments: argparse.Namespace) -> int:
         "padding": arguments.padding,
         "matrix": arguments.matrix,
     }
-    # What was not asked for is left to the phantom's own defaults, which then stand in one place only.
-    protocol = Protocol(**{name: value for name, value in asked.items() if value is not None})
+    try:
+        # What was not asked for is left to the phantom's own defaults, which then stand in one place only.
+        protocol = Protocol(**{name: value for name, value in asked.items() if value is not None})
+        bleeds = tuple(Bleed(subtype=subtype, ml=volume) for subtype, volume in arguments.bleed)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
     if arguments.cohort is not None:
         workers = usable_cpus()
         print(write_cohort(
             arguments.out, arguments.cohort, seed=arguments.seed, protocol=protocol, workers=workers, progress=_progress
         ))  # fmt: skip
         return EXIT_DONE
-    try:
-        bleeds = tuple(Bleed(subtype=subtype, ml=volume) for subtype, volume in arguments.bleed)
-    except ValueError as error:
-        raise UsageError(str(error)) from error
     write_study(arguments.out, bleeds=bleeds, seed=arguments.seed, protocol=protocol)
     print(arguments.out / "dicom")
     return EXIT_DONE
@@ -139,7 +139,11 @@ def export(arguments: argparse.Namespace) -> int:
         from edgehem.export import commands
 
         commands.export(
-            arguments.checkpoint, system=arguments.system, out=arguments.out, calibration=arguments.calibration
+            arguments.checkpoint,
+            system=arguments.system,
+            out=arguments.out,
+            calibration=arguments.calibration,
+            trained_on=arguments.trained_on,
         )
     return EXIT_DONE
 
@@ -248,6 +252,11 @@ def _add_export(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", metavar="BUNDLE", type=Path, required=True)
     parser.add_argument(
         "--calibration", metavar="SOURCE", help=f"studies to set operating point and calibration on: {SOURCE_HELP}"
+    )
+    parser.add_argument(
+        "--trained-on",
+        choices=("patients", "phantoms"),
+        help="what the weights come from; with phantoms every output says so. Known where the training record says it",
     )
 
 

@@ -40,14 +40,17 @@ FLIP_BUDGET, SHIFT_BUDGET = 0.01, 0.1
 def train(system: str, *, data: str, out: Path, minutes: float | None = None, seed: int = 0) -> None:
     """Train a system; see ``edgehem train --help``."""
     _check_system(system)
-    cache = open_source(data, out.with_suffix(".cache"), workers=usable_cpus())
+    cache = open_source(data, out.with_suffix(".cache"), split="train", workers=usable_cpus())
     record = train_network(cache, out, Settings(seed=seed), minutes=minutes)
     say(f"{out}: {record['steps']} steps on {record['samples']} studies in {record['seconds']:.0f} s")
 
 
-def export(checkpoint: Path, *, system: str, out: Path, calibration: str | None = None) -> None:
+def export(
+    checkpoint: Path, *, system: str, out: Path, calibration: str | None = None, trained_on: str | None = None
+) -> None:
     """Make a bundle of a checkpoint; see ``edgehem export --help``."""
     _check_system(system)
+    demonstration = _is_demonstration(checkpoint, trained_on)
     if (out / MANIFEST).exists():
         raise UsageError(f"{out} is a bundle already; remove it or choose another folder")
     spec = CANONICAL
@@ -57,7 +60,7 @@ def export(checkpoint: Path, *, system: str, out: Path, calibration: str | None 
     say(f"fp32.onnx: {record['nodes']} nodes, worst difference from torch {max(record['parity'].values()):.1e}")
     head, provenance = _plain_head(), _provenance(checkpoint, out)
     if calibration:
-        cache = open_source(calibration, out.parent / f".{out.name}.calibration", workers=usable_cpus())
+        cache = _calibration_cache(calibration, out)
         logits = cached_logits(out / "fp32.onnx", cache, spec)
         head = fit_rules(logits.astype(np.float64), cache.labels)
         provenance["calibration"] = cache.record
@@ -70,7 +73,7 @@ def export(checkpoint: Path, *, system: str, out: Path, calibration: str | None 
         graph=bundling.graph_entry(out, "fp32.onnx", "fp32", "float"),
         head=head,
         spec=spec,
-        demonstration=_from_phantoms(provenance),
+        demonstration=demonstration,
         provenance=provenance,
     )
     bundling.write_manifest(out, manifest)
@@ -82,7 +85,7 @@ def quantize(bundle: Path, *, calibration: str, held_out: str | None = None) -> 
     opened = Bundle(bundle)
     spec = opened.manifest.preprocess
     opened.verify()
-    cache = open_source(calibration, bundle.parent / f".{bundle.name}.calibration", workers=usable_cpus())
+    cache = _calibration_cache(calibration, bundle)
     record = quantize_graph(bundle / opened.graph("fp32").file, bundle / "int8.onnx", cache, spec)
     record["data"] = cache.record
     record["latency_ms"] = compare_latency(bundle, cache, spec)
@@ -92,18 +95,20 @@ def quantize(bundle: Path, *, calibration: str, held_out: str | None = None) -> 
     manifest = msgspec.structs.replace(
         opened.manifest,
         graphs=(*graphs, bundling.graph_entry(bundle, "int8.onnx", "int8", "qdq-s8")),
-        default_precision={"onnxruntime": fastest},
+        default_precision={"onnxruntime": "fp32"},
         metrics={},  # those of the graph that was replaced
     )
     (bundle / "records" / "held_out.json").unlink(missing_ok=True)
     bundling.write_manifest(bundle, manifest)
     times = ", ".join(f"{precision} {ms:.0f} ms" for precision, ms in record["latency_ms"].items())
-    say(
-        f"int8.onnx: {record['convolutions']} convolutions quantised; ONNX Runtime here: {times}; "
-        f"it will serve {fastest}"
-    )
-    if held_out:
-        say(evaluate(bundle, held_out, record=True))
+    say(f"int8.onnx: {record['convolutions']} convolutions quantised; ONNX Runtime here: {times}")
+    if not held_out:
+        say("no --evaluate: ONNX Runtime serves fp32 until INT8 was judged")
+        return
+    say(evaluate(bundle, held_out, record=True))
+    judged = Bundle(bundle).manifest
+    bundling.write_manifest(bundle, msgspec.structs.replace(judged, default_precision={"onnxruntime": fastest}))
+    say(f"ONNX Runtime will serve {fastest}, the faster one here")
 
 
 def evaluate(bundle: str | Path, data: str, *, record: bool = False) -> str:
@@ -181,7 +186,23 @@ def _provenance(checkpoint: Path, out: Path) -> dict[str, Any]:
     return provenance
 
 
-def _from_phantoms(provenance: dict[str, Any]) -> bool:
-    """Whether the weights are known to come from phantoms only."""
-    data = provenance.get("training", {}).get("data", {})
-    return str(data.get("source", "")).startswith("phantom")
+def _calibration_cache(source: str, bundle: Path) -> Cache:
+    """Calibration studies; phantoms are kept beside the bundle, as two commands ask for them."""
+    return open_source(source, bundle.parent / f".{bundle.name}.calibration", split="validation", workers=usable_cpus())
+
+
+def _is_demonstration(checkpoint: Path, trained_on: str | None) -> bool:
+    """Whether every output must say that the weights come from phantoms. Nothing is assumed where nothing is known.
+
+    Raises
+    ------
+    UsageError
+        If neither the caller nor the training record says what the weights were trained on.
+    """
+    record = checkpoint.with_suffix(".json")
+    data = json.loads(record.read_text(encoding="utf-8")).get("data", {}) if record.is_file() else {}
+    if str(data.get("source", "")).startswith("phantom"):
+        return True
+    if trained_on is None:
+        raise UsageError("say what the weights were trained on: --trained-on patients, or --trained-on phantoms")
+    return trained_on == "phantoms"

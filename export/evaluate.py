@@ -15,7 +15,7 @@ from edgehem.dicom import Study, read_study
 from edgehem.errors import UsageError
 from edgehem.export.progress import Progress
 from edgehem.export.samples import UNKNOWN
-from edgehem.export.sources import phantom_source, read_table
+from edgehem.export.sources import phantom_source, rows_of_split
 from edgehem.export.workers import ordered
 from edgehem.machine import usable_cpus
 from edgehem.model import load
@@ -88,7 +88,7 @@ def _write_phantom(job: tuple[Path, int, int]) -> tuple[Path, dict[str, int], di
 
 
 def _table_studies(table: Path) -> Iterator[tuple[Study, dict[str, int], dict[str, float]]]:
-    for row in read_table(table):
+    for row in rows_of_split(table, "test"):
         yield read_study(row.ct), row.labels, {}
 
 
@@ -112,7 +112,7 @@ def judge(bundle: Path, source: str, precisions: Sequence[str] = ("fp32", "int8"
     phantoms = phantom_source(source)
     if phantoms is not None and phantoms[0] != "phantoms":
         raise UsageError("judging takes a table or phantoms:COUNT:SEED")
-    total = phantoms[1] if phantoms else len(read_table(Path(source)))
+    total = phantoms[1] if phantoms else len(rows_of_split(Path(source), "test"))
     studies = _phantom_studies(*phantoms[1:]) if phantoms else _table_studies(Path(source))
     models = {precision: load(bundle, precision=precision) for precision in precisions}
     judged, bar = [], Progress("held-out studies", total)

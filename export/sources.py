@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import csv
 import json
+import shutil
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain
@@ -19,13 +22,25 @@ from edgehem.export.samples import UNKNOWN, Cache, Sample, build_cache, sample
 from edgehem.export.workers import ordered
 from edgehem.phantom.anatomy import synthesise
 from edgehem.phantom.bleeds import SUBTYPES, midline_shift
-from edgehem.phantom.cases import LABELS, Case, Protocol, draw_bleeds, make_case, scan_case
+from edgehem.phantom.cases import LABELS, VERSION, Case, Protocol, draw_bleeds, make_case, scan_case
 from edgehem.phantom.files import cohort_case
 from edgehem.phantom.head import draw_head
+from edgehem.preprocess import CANONICAL
+from edgehem.volume import Volume
 
 TRAINING_MATRIX = 256
 """Training phantoms are scanned on a coarser matrix than hospitals use: what a 512 matrix is reduced to on the grid."""
 TRAINING_VOXEL_MM = 1.25
+PARALLEL = 0.95
+"""Cosine from which two axes are one: a mask of a stack tilted by 18° and held on an upright grid is refused."""
+
+MADE_WITH = {
+    "generator": VERSION,
+    "matrix": TRAINING_MATRIX,
+    "voxel_mm": TRAINING_VOXEL_MM,
+    "grid": list(CANONICAL.shape),
+}
+"""A cache made with others than these is made anew."""
 
 
 def _case_sample(case: Case, group: int) -> Sample:
@@ -37,7 +52,8 @@ def _head_group(job: tuple[int, int]) -> list[Sample]:
     number, seed = job
     base = seed * 1_000_003 + number
     rng = np.random.default_rng([base, 8])
-    # A quarter of the heads has its midline pushed: without blood that is a tumour or an infarct, and must not count.
+    # A quarter of the heads has its midline pushed at random, the rest as the larger hemorrhage would push it. The scan
+    # without blood shares the shift, as a tumour or an infarct would cause it: a shift by itself must not count.
     bleeds = [(), draw_bleeds(base + 1, largest_ml=8), draw_bleeds(base + 2)]
     shift = float(rng.normal(0, 5)) if rng.random() < 0.25 else midline_shift(bleeds[2], base + 2)
     anatomy = synthesise(draw_head(base, midline_shift=shift), TRAINING_VOXEL_MM)
@@ -65,7 +81,7 @@ def phantom_heads(folder: Path, heads: int, *, seed: int, workers: int = 2) -> C
     workers : int
         Processes; the cohort does not depend on it.
     """
-    record = {"source": "phantom heads", "heads": heads, "seed": seed}
+    record = {"source": "phantom heads", "heads": heads, "seed": seed, **MADE_WITH}
     if _holds(folder, record):
         return Cache(folder)
     jobs = [(4 * number, seed) for number in range(heads)]  # seeds of one head are 4 apart from the next head's
@@ -83,7 +99,7 @@ def phantom_cohort(folder: Path, count: int, *, seed: int, workers: int = 2) -> 
 
     Every second study bleeds.
     """
-    record = {"source": "phantom cohort", "studies": count, "seed": seed}
+    record = {"source": "phantom cohort", "studies": count, "seed": seed, **MADE_WITH}
     if _holds(folder, record):
         return Cache(folder)
     jobs = [(number, seed) for number in range(count)]
@@ -105,9 +121,10 @@ def open_source(source: str, folder: Path, *, split: str | None = None, workers:
         A training table's path; or ``phantoms:COUNT:SEED``, the cohort of that seed; or ``phantom-heads:COUNT:SEED``,
         three scans of every head for training.
     folder : Path
-        Where the cache goes; one that holds the same phantoms already is used again.
+        Where phantoms are cached; a folder that holds the same ones already is used again. Studies of a table go into a
+        temporary folder that is removed when the process ends: they are patients' images.
     split : str, optional
-        Of a table.
+        Rows of a table to take, where its ``split`` column holds anything: ``train``, ``validation`` or ``test``.
     workers : int
 
     Raises
@@ -117,7 +134,9 @@ def open_source(source: str, folder: Path, *, split: str | None = None, workers:
     """
     phantoms = phantom_source(source)
     if phantoms is None:
-        return table_cache(folder, Path(source), split=split)
+        temporary = Path(tempfile.mkdtemp(prefix="edgehem-"))
+        atexit.register(shutil.rmtree, temporary, ignore_errors=True)
+        return table_cache(temporary / "cache", Path(source), split=split)
     kind, count, seed = phantoms
     make = phantom_cohort if kind == "phantoms" else phantom_heads
     return make(folder, count, seed=seed, workers=workers)
@@ -207,10 +226,34 @@ def read_table(path: Path) -> list[Row]:
     return rows
 
 
-def read_mask(path: Path) -> npt.NDArray[np.uint8]:
+def rows_of_split(table: Path, split: str | None) -> list[Row]:
+    """The rows of a table that belong to a split; all of them where the table does not divide itself.
+
+    Raises
+    ------
+    UsageError
+        If the table names splits, and none of its rows belongs to this one.
+    """
+    rows = read_table(table)
+    if split is None or not any(row.split for row in rows):
+        return rows
+    chosen = [row for row in rows if row.split == split]
+    if not chosen:
+        raise UsageError(f"{table.name} has a column 'split', and no row of {split!r}")
+    return chosen
+
+
+def read_mask(path: Path, volume: Volume) -> npt.NDArray[np.uint8]:
     """Read a hematoma mask: NIfTI with a voxel for every pixel of the series.
 
-    Voxels count (column, row, slice), slices in the order of :func:`edgehem.read_study`; the affine is not looked at.
+    Axes that run against the series' (as some converters write them) are turned round by the affine; a mask on another
+    grid is refused.
+
+    Parameters
+    ----------
+    path : Path
+    volume : Volume
+        The series the mask belongs to.
 
     Returns
     -------
@@ -222,16 +265,30 @@ def read_mask(path: Path) -> npt.NDArray[np.uint8]:
     MissingExtraError
         If nibabel is not installed.
     UsageError
-        If a value is none of these.
+        If a value is none of these, or the mask does not lie on the series' pixels.
     """
     try:
         import nibabel
     except ImportError as error:
         raise MissingExtraError("reading masks", "export") from error
-    data = np.asanyarray(nibabel.load(path).dataobj)  # type: ignore[attr-defined]
+    if not path.is_file():
+        raise UsageError(f"the mask {path.name} does not exist")
+    image: Any = nibabel.load(path)
+    data = np.asanyarray(image.dataobj)
     if data.ndim != 3 or not np.isin(data, np.arange(len(SUBTYPES) + 1)).all():
         meanings = ", ".join(f"{value} {name}" for value, name in enumerate(SUBTYPES, start=1))
         raise UsageError(f"{path.name} is no mask of hemorrhages: three axes of values 0 none, {meanings} are expected")
+    if data.shape[::-1] != volume.pixels.shape:
+        raise UsageError(f"{path.name} has {data.shape[::-1]} voxels, the series {volume.pixels.shape} pixels")
+    axes = np.diag([-1.0, -1.0, 1.0]) @ image.affine[:3, :3]  # NIfTI's RAS to LPS; columns: column, row, slice
+    advance = volume.origin[-1] - volume.origin[0]
+    for axis, direction in enumerate((volume.row_cosines, volume.column_cosines, advance)):
+        cosine = axes[:, axis] @ direction / (np.linalg.norm(axes[:, axis]) * np.linalg.norm(direction) + 1e-12)
+        if abs(cosine) < PARALLEL:
+            raise UsageError(
+                f"{path.name} lies on another grid than the series: its axes are turned against the slices"
+            )
+        data = np.flip(data, axis) if cosine < 0 else data
     return np.ascontiguousarray(data.transpose(2, 1, 0).astype(np.uint8))
 
 
@@ -241,12 +298,12 @@ def _table_samples(rows: list[Row]) -> Iterator[Sample]:
     for number, row in enumerate(rows):
         try:
             volume = read_study(row.ct).volume
-            mask = read_mask(row.mask) if row.mask else None
-            if mask is not None and mask.shape != volume.pixels.shape:
-                raise UsageError(f"row {number + 1}: the mask has shape {mask.shape}, the series {volume.pixels.shape}")
+            mask = read_mask(row.mask, volume) if row.mask else None
             yield sample(volume, row.labels, mask, group=number)
         except Refusal as refusal:
             say(f"row {number + 1} left out: {refusal.code.value}: {refusal.reason}")
+        except UsageError as error:
+            raise UsageError(f"row {number + 1}: {error}") from error
 
 
 def table_cache(folder: Path, table: Path, *, split: str | None = None) -> Cache:
@@ -257,9 +314,7 @@ def table_cache(folder: Path, table: Path, *, split: str | None = None) -> Cache
     folder : Path
     table : Path
     split : str, optional
-        Take only rows of this split.
+        See :func:`rows_of_split`.
     """
-    rows = [row for row in read_table(table) if split is None or row.split == split]
-    if not rows:
-        raise UsageError(f"{table.name} has no rows of split {split!r}")
+    rows = rows_of_split(table, split)
     return build_cache(folder, _table_samples(rows), len(rows), record={"source": "table"}, title="studies")

@@ -13,6 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
+from edgehem.errors import UsageError
 from edgehem.export.models.hemorrhagenet import LABELS, HemorrhageNet
 from edgehem.export.progress import Progress
 from edgehem.export.samples import PRESENT_MM2, UNKNOWN, Cache
@@ -108,7 +109,7 @@ class Sampler:
         known = cache.labels[:, 0]
         self.positive, self.negative = np.flatnonzero(known == 1), np.flatnonzero(known == 0)
         if not len(self.positive) or not len(self.negative):
-            raise ValueError("training needs studies with and without hemorrhage (column 'any')")
+            raise UsageError("training needs studies with and without hemorrhage (column 'any')")
         self.partner: dict[int, list[int]] = {}
         for index in self.negative:
             self.partner.setdefault(int(cache.group[index]), []).append(int(index))

@@ -337,7 +337,11 @@ def test_export_commands_get_their_arguments(
         assert cli.main(line.split()) == 0
     assert seen == [
         ("train", ("toy",), {"data": "t.csv", "out": Path("c.pt"), "minutes": 2.0, "seed": 7}),
-        ("export", (Path("c.pt"),), {"system": "toy", "out": Path("bundle"), "calibration": "phantoms:80:2"}),
+        (
+            "export",
+            (Path("c.pt"),),
+            {"system": "toy", "out": Path("bundle"), "calibration": "phantoms:80:2", "trained_on": None},
+        ),
         ("quantize", (Path("bundle"),), {"calibration": "t.csv", "held_out": None}),
     ]
     assert "phantoms:9:3" in (figures := capsys.readouterr().out) and "'record': True" in figures

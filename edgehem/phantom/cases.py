@@ -1,6 +1,6 @@
 """Cases: a head, its hemorrhages and the scan it went through, drawn from a seed.
 
-One case is one study. Cases that share a head seed are the same head with and without blood.
+One case is one study.
 """
 
 from __future__ import annotations
@@ -50,6 +50,10 @@ class Protocol:
     padding: int | None = None
     matrix: int = 512
 
+    def __post_init__(self) -> None:
+        if self.bits == 12 and self.intercept == 0:
+            raise ValueError("values stored as HU (intercept 0) are signed and take 16 bits, not 12")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
@@ -67,6 +71,8 @@ class Case:
         Its part inside the scanned slices, mL.
     age_years : float
     scan : Scan
+    midline_shift_mm : float
+        Towards the patient's left.
     """
 
     seed: int
@@ -86,7 +92,7 @@ class Case:
 
 
 def draw_bleeds(seed: int, *, smallest_ml: float = 2.0, largest_ml: float = 60.0) -> tuple[Bleed, ...]:
-    """Draw one to three hemorrhages: the first subtype uniformly, volumes log-uniformly.
+    """Draw one or two hemorrhages: the first subtype uniformly, volumes log-uniformly.
 
     Companions follow what occurs together: ventricular blood beside a parenchymal bleed, subarachnoid beside subdural.
     """
@@ -132,7 +138,8 @@ def draw_scan(seed: int, anatomy: Anatomy, protocol: Protocol) -> Scan:
     edges = np.concatenate([[0.0], np.cumsum(thick)])
     centres = (edges[:-1] + edges[1:]) / 2
     centres += top - edges[-1]
-    intercept = int(rng.choice([-1024, 0], p=[0.75, 0.25])) if protocol.intercept is None else protocol.intercept
+    drawn = int(rng.choice([-1024, 0], p=[0.75, 0.25])) if protocol.intercept is None else protocol.intercept
+    intercept = -1024 if protocol.bits == 12 else drawn
     bits = (12 if intercept == -1024 else 16) if protocol.bits is None else protocol.bits
     per_mm = 512 / protocol.matrix  # coarser pixels average noise away
     return Scan(
@@ -156,7 +163,6 @@ def draw_scan(seed: int, anatomy: Anatomy, protocol: Protocol) -> Scan:
 def make_case(
     seed: int,
     *,
-    head_seed: int | None = None,
     bleeds: tuple[Bleed, ...] = (),
     protocol: Protocol | None = None,
     voxel_mm: float = 1.0,
@@ -166,9 +172,7 @@ def make_case(
     Parameters
     ----------
     seed : int
-        Of the hemorrhages and the scan.
-    head_seed : int, optional
-        Of the head; `seed` by default. Cases with the same head seed differ in blood and scan only.
+        Of the head, the hemorrhages and the scan.
     bleeds : tuple of Bleed
     protocol : Protocol, optional
     voxel_mm : float
@@ -179,7 +183,7 @@ def make_case(
     Case
     """
     shift = midline_shift(bleeds, seed)
-    head = draw_head(seed if head_seed is None else head_seed, midline_shift=shift)
+    head = draw_head(seed, midline_shift=shift)
     anatomy = synthesise(head, voxel_mm)
     return scan_case(anatomy, seed, bleeds=bleeds, protocol=protocol)
 

@@ -48,7 +48,7 @@ def write_study(
     Raises
     ------
     UsageError
-        If `out` exists and is not empty.
+        If `out` is a file, or a folder that holds anything but a phantom study.
     """
     _make_room(out, STUDY_FILES)
     return write_case(make_case(seed, bleeds=bleeds, protocol=protocol), out)
@@ -108,6 +108,9 @@ def describe(case: Case) -> dict[str, Any]:
             "tilt_deg": case.scan.tilt_deg,
             "thickness_mm": sorted({round(t, 4) for t in case.scan.thickness_mm}),
             "noise_hu": round(case.scan.noise_hu, 2),
+            "intercept": case.scan.intercept,
+            "bits": case.scan.bits,
+            "padding": case.scan.padding,
         },
         "mask_values": {str(value): name for value, name in enumerate(SUBTYPES, start=1)},
     }
@@ -193,12 +196,10 @@ def write_nifti(path: Path, mask: npt.NDArray[np.uint8], volume: Volume) -> None
         file.write(np.ascontiguousarray(mask).tobytes())
 
 
-def cohort_case(
-    index: int, seed: int, *, smallest_ml: float = 2.0, largest_ml: float = 60.0
-) -> tuple[int, tuple[Bleed, ...]]:
+def cohort_case(index: int, seed: int) -> tuple[int, tuple[Bleed, ...]]:
     """Seed and hemorrhages of the index-th study of a cohort: every second one bleeds."""
     case_seed = seed * 1_000_003 + index
-    return case_seed, draw_bleeds(case_seed, smallest_ml=smallest_ml, largest_ml=largest_ml) if index % 2 else ()
+    return case_seed, draw_bleeds(case_seed) if index % 2 else ()
 
 
 def _write_cohort_case(job: tuple[Path, int, int, Protocol, float]) -> dict[str, Any]:

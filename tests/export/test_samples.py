@@ -10,10 +10,10 @@ import pytest
 
 from edgehem.errors import UsageError
 from edgehem.export.samples import PRESENT_MM2, UNKNOWN, Sample, build_cache, sample
-from edgehem.export.sources import open_source, phantom_source, read_mask, read_table
+from edgehem.export.sources import open_source, phantom_source, read_mask, read_table, rows_of_split
 from edgehem.phantom import Bleed, Case, Protocol, make_case
 from edgehem.phantom.bleeds import SUBTYPES
-from edgehem.phantom.files import write_nifti
+from edgehem.phantom.files import write_case, write_nifti
 
 ML = 25.0
 
@@ -53,7 +53,7 @@ def test_without_a_mask_nothing_is_claimed_about_place(case: Case) -> None:
 def test_a_mask_is_read_as_it_was_written(case: Case, tmp_path: Path) -> None:
     pytest.importorskip("nibabel")
     write_nifti(tmp_path / "mask.nii.gz", case.mask, case.volume)
-    assert np.array_equal(read_mask(tmp_path / "mask.nii.gz"), case.mask)
+    assert np.array_equal(read_mask(tmp_path / "mask.nii.gz", case.volume), case.mask)
 
 
 def test_a_mask_of_other_values_is_refused(case: Case, tmp_path: Path) -> None:
@@ -61,7 +61,60 @@ def test_a_mask_of_other_values_is_refused(case: Case, tmp_path: Path) -> None:
     pytest.importorskip("nibabel")
     write_nifti(tmp_path / "mask.nii.gz", np.where(case.mask > 0, 255, 0).astype(np.uint8), case.volume)
     with pytest.raises(UsageError, match="5 subdural"):
-        read_mask(tmp_path / "mask.nii.gz")
+        read_mask(tmp_path / "mask.nii.gz", case.volume)
+
+
+def test_a_mask_written_upside_down_is_turned_round(case: Case, tmp_path: Path) -> None:
+    """Converters flip rows and say so in the affine; a mask must not end up mirrored."""
+    nibabel = pytest.importorskip("nibabel")
+    write_nifti(tmp_path / "mask.nii.gz", case.mask, case.volume)
+    image = nibabel.load(tmp_path / "mask.nii.gz")
+    flipped = image.affine.copy()
+    flipped[:3, 3] += flipped[:3, 1] * (image.shape[1] - 1)
+    flipped[:3, 1] *= -1
+    nibabel.save(nibabel.Nifti1Image(np.asarray(image.dataobj)[:, ::-1], flipped), tmp_path / "flipped.nii.gz")
+    assert np.array_equal(read_mask(tmp_path / "flipped.nii.gz", case.volume), case.mask)
+
+
+def test_a_mask_on_another_grid_is_refused(case: Case, tmp_path: Path) -> None:
+    nibabel = pytest.importorskip("nibabel")
+    turned = np.diag([1.0, 1.0, 1.0, 1.0])[[1, 0, 2, 3]]
+    nibabel.save(nibabel.Nifti1Image(case.mask.transpose(2, 1, 0).copy(), turned), tmp_path / "turned.nii.gz")
+    with pytest.raises(UsageError, match="another grid"):
+        read_mask(tmp_path / "turned.nii.gz", case.volume)
+    nibabel.save(nibabel.Nifti1Image(np.zeros((4, 4, 4), np.uint8), np.eye(4)), tmp_path / "small.nii.gz")
+    with pytest.raises(UsageError, match="the series"):
+        read_mask(tmp_path / "small.nii.gz", case.volume)
+    with pytest.raises(UsageError, match="does not exist"):
+        read_mask(tmp_path / "none.nii.gz", case.volume)
+
+
+def test_splits_keep_training_and_judgement_apart(tmp_path: Path) -> None:
+    table = tmp_path / "table.csv"
+    table.write_text("patient_id,ct,any,split\na,a,1,train\nb,b,0,test\nc,c,0,train\n", encoding="utf-8")
+    assert [row.patient_id for row in rows_of_split(table, "train")] == ["a", "c"]
+    assert [row.patient_id for row in rows_of_split(table, "test")] == ["b"]
+    assert len(rows_of_split(table, None)) == 3
+    with pytest.raises(UsageError, match="validation"):
+        rows_of_split(table, "validation")
+    table.write_text("patient_id,ct,any\na,a,1\nb,b,0\n", encoding="utf-8")
+    assert len(rows_of_split(table, "test")) == 2
+
+
+def test_a_table_of_studies_on_disk_becomes_samples(
+    case: Case, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The user's own path: folders and masks relative to the table; what cannot be read is named and left out."""
+    pytest.importorskip("nibabel")
+    write_case(case, tmp_path / "p1")
+    (tmp_path / "p2").mkdir()
+    table = tmp_path / "table.csv"
+    table.write_text("patient_id,ct,mask,any\np1,p1/dicom,p1/mask.nii.gz,1\np2,p2,,0\n", encoding="utf-8")
+    cache = open_source(str(table), tmp_path / "unused", split="train")
+    assert len(cache) == 1 and not (tmp_path / "unused").exists()
+    assert np.array_equal(cache.area_mm2[0], sample(case.volume, case.labels, case.mask, group=0).area_mm2)
+    assert cache.labels[0].tolist() == [1, *[UNKNOWN] * 5]
+    assert "row 2 left out: NO_DICOM" in capsys.readouterr().err
 
 
 def test_a_build_that_fails_leaves_nothing(case: Case, tmp_path: Path) -> None:

@@ -247,9 +247,19 @@ def test_a_bundle_of_a_users_checkpoint_runs_and_verifies(bundle: Path) -> None:
         commands.export(bundle, system="hemorrhagenet", out=bundle)
 
 
-def test_weights_of_unknown_origin_are_no_demonstration(checkpoint: Path, tmp_path: Path) -> None:
-    """Only a training record that names phantoms makes a bundle a demonstration; nothing is assumed."""
+def test_weights_of_unknown_origin_must_be_explained(checkpoint: Path, tmp_path: Path) -> None:
+    """Without a training record nothing is assumed: neither that they are a demonstration nor that they are not."""
     copy = tmp_path / "elsewhere.pt"
     copy.write_bytes(checkpoint.read_bytes())
-    commands.export(copy, system="hemorrhagenet", out=tmp_path / "bundle")
-    assert not Bundle(tmp_path / "bundle").manifest.demonstration
+    with pytest.raises(UsageError, match="--trained-on"):
+        commands.export(copy, system="hemorrhagenet", out=tmp_path / "bundle")
+    commands.export(copy, system="hemorrhagenet", out=tmp_path / "patients", trained_on="patients")
+    assert not Bundle(tmp_path / "patients").manifest.demonstration
+    commands.export(copy, system="hemorrhagenet", out=tmp_path / "phantoms", trained_on="phantoms")
+    assert Bundle(tmp_path / "phantoms").manifest.demonstration
+
+
+def test_phantom_weights_cannot_be_passed_off_as_patients(checkpoint: Path, tmp_path: Path) -> None:
+    """The training record outweighs what is claimed."""
+    commands.export(checkpoint, system="hemorrhagenet", out=tmp_path / "bundle", trained_on="patients")
+    assert Bundle(tmp_path / "bundle").manifest.demonstration
