@@ -43,7 +43,8 @@ docs:
 # Rebuild the shipped bundle from seeds: phantoms, training (under 40 minutes on 2 cores), ONNX, INT8, judgement.
 RUN = runs/hemorrhagenet
 bundle:
-	edgehem train hemorrhagenet --data phantom-heads:400:1 --out $(RUN).pt
+	edgehem train hemorrhagenet --data phantom-heads:400:1 --out runs/first.pt
+	edgehem train hemorrhagenet --data phantom-thick:110:4 --init runs/first.pt --out $(RUN).pt --seed 1
 	rm -rf $(RUN)
 	edgehem export $(RUN).pt --system hemorrhagenet --out $(RUN) --calibration phantoms:240:2
 	edgehem quantize $(RUN) --calibration phantoms:240:2 --evaluate phantoms:200:3

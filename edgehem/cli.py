@@ -33,7 +33,7 @@ EXIT_INTERRUPTED = 130
 
 DEFAULT_BUNDLE = "hemorrhagenet"
 SUBTYPES = ("epidural", "intraparenchymal", "intraventricular", "subarachnoid", "subdural")
-SOURCE_HELP = "a table (CSV, one row a patient), phantoms:COUNT:SEED, or phantom-heads:COUNT:SEED"
+SOURCE_HELP = "a table (CSV, one row a patient), or phantoms: phantoms:, phantom-heads: or phantom-thick:COUNT:SEED"
 DEBUG_VARIABLE = "EDGEHEM_DEBUG"
 
 RESULT_FILE, REPORT_FILE, PICTURE_FILE = "result.json", "report.txt", "key_slices.png"
@@ -128,7 +128,12 @@ def train(arguments: argparse.Namespace) -> int:
         from edgehem.export import commands
 
         commands.train(
-            arguments.system, data=arguments.data, out=arguments.out, minutes=arguments.minutes, seed=arguments.seed
+            arguments.system,
+            data=arguments.data,
+            out=arguments.out,
+            minutes=arguments.minutes,
+            seed=arguments.seed,
+            initial=arguments.init,
         )
     return EXIT_DONE
 
@@ -242,6 +247,7 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("system", metavar="SYSTEM")
     parser.add_argument("--data", metavar="SOURCE", required=True, help=SOURCE_HELP)
     parser.add_argument("--out", metavar="CHECKPOINT", type=Path, required=True)
+    parser.add_argument("--init", metavar="CHECKPOINT", type=Path, help="refine this one by a short, gentle schedule")
     parser.add_argument("--minutes", metavar="M", type=_length, help="stop after this long")
     parser.add_argument("--seed", metavar="N", type=_natural, default=0, help="(%(default)s)")
 

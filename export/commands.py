@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from edgehem.export.quantize import quantize as quantize_graph
 from edgehem.export.samples import Cache
 from edgehem.export.sources import open_source
 from edgehem.export.to_onnx import load_checkpoint, to_onnx
-from edgehem.export.train import Settings
+from edgehem.export.train import REFINE, Settings
 from edgehem.export.train import train as train_network
 from edgehem.machine import usable_cpus
 from edgehem.phantom.cases import LABELS
@@ -37,11 +37,18 @@ FLIP_BUDGET, SHIFT_BUDGET = 0.01, 0.1
 """INT8 against FP32 on labelled studies: share of decisions of "any" that may flip, worst shift of its probability."""
 
 
-def train(system: str, *, data: str, out: Path, minutes: float | None = None, seed: int = 0) -> None:
+def train(
+    system: str, *, data: str, out: Path, minutes: float | None = None, seed: int = 0, initial: Path | None = None
+) -> None:
     """Train a system; see ``edgehem train --help``."""
     _check_system(system)
+    model = load_checkpoint(initial, CANONICAL) if initial else None
+    settings = replace(REFINE if initial else Settings(), seed=seed)
     cache = open_source(data, out.with_suffix(".cache"), split="train", workers=usable_cpus())
-    record = train_network(cache, out, Settings(seed=seed), minutes=minutes)
+    record = train_network(cache, out, settings, minutes=minutes, initial=model)
+    if initial:
+        record["refined_from"] = _training_record(initial)
+        bundling.write_atomic(out.with_suffix(".json"), json.dumps(record, indent=1).encode())
     say(f"{out}: {record['steps']} steps on {record['samples']} studies in {record['seconds']:.0f} s")
 
 
@@ -175,15 +182,19 @@ def _plain_head() -> Head:
 def _provenance(checkpoint: Path, out: Path) -> dict[str, Any]:
     """Where the weights came from: the checkpoint's hash, and the training record where there is one."""
     provenance: dict[str, Any] = {"checkpoint_sha256": hashlib.sha256(checkpoint.read_bytes()).hexdigest()}
-    record = checkpoint.with_suffix(".json")
-    if record.is_file():
-        (out / "records").mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(record, out / "records" / "training.json")
-        training = json.loads(record.read_text(encoding="utf-8"))
+    if training := _training_record(checkpoint):
+        bundling.write_record(out, "training", training)
         provenance["training"] = {
             key: training[key] for key in ("data", "samples", "steps", "torch") if key in training
         }
     return provenance
+
+
+def _training_record(checkpoint: Path) -> dict[str, Any]:
+    """The record ``edgehem train`` wrote beside a checkpoint; empty where there is none."""
+    path = checkpoint.with_suffix(".json")
+    record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return record
 
 
 def _calibration_cache(source: str, bundle: Path) -> Cache:
@@ -199,9 +210,11 @@ def _is_demonstration(checkpoint: Path, trained_on: str | None) -> bool:
     UsageError
         If neither the caller nor the training record says what the weights were trained on.
     """
-    record = checkpoint.with_suffix(".json")
-    data = json.loads(record.read_text(encoding="utf-8")).get("data", {}) if record.is_file() else {}
-    if str(data.get("source", "")).startswith("phantom"):
+    runs, record = [], _training_record(checkpoint)
+    while record:
+        runs.append(str(record.get("data", {}).get("source", "")).startswith("phantom"))
+        record = record.get("refined_from", {})
+    if runs and all(runs):
         return True
     if trained_on is None:
         raise UsageError("say what the weights were trained on: --trained-on patients, or --trained-on phantoms")

@@ -47,9 +47,21 @@ def _case_sample(case: Case, group: int) -> Sample:
     return sample(case.volume, case.labels, case.mask, group=group)
 
 
-def _head_group(job: tuple[int, int]) -> list[Sample]:
+def _protocol(thick: bool, rng: np.random.Generator) -> Protocol:
+    """Any scan; or one as older protocols ask for: tilted, 4 to 5 mm through the skull base, 7 to 9 mm above."""
+    if not thick:
+        return Protocol(matrix=TRAINING_MATRIX)
+    return Protocol(
+        matrix=TRAINING_MATRIX,
+        variable_spacing=True,
+        thickness_mm=float(rng.uniform(3.8, 5.0)),
+        tilt_deg=float(rng.uniform(8, 24)),
+    )
+
+
+def _head_group(job: tuple[int, int, bool]) -> list[Sample]:
     """One head: once without blood, once with a small hemorrhage, once with one of any size."""
-    number, seed = job
+    number, seed, thick = job
     base = seed * 1_000_003 + number
     rng = np.random.default_rng([base, 8])
     # A quarter of the heads has its midline pushed at random, the rest as the larger hemorrhage would push it. The scan
@@ -57,8 +69,7 @@ def _head_group(job: tuple[int, int]) -> list[Sample]:
     bleeds = [(), draw_bleeds(base + 1, largest_ml=8), draw_bleeds(base + 2)]
     shift = float(rng.normal(0, 5)) if rng.random() < 0.25 else midline_shift(bleeds[2], base + 2)
     anatomy = synthesise(draw_head(base, midline_shift=shift), TRAINING_VOXEL_MM)
-    protocol = Protocol(matrix=TRAINING_MATRIX)
-    cases = [scan_case(anatomy, base + k, bleeds=b, protocol=protocol) for k, b in enumerate(bleeds)]
+    cases = [scan_case(anatomy, base + k, bleeds=b, protocol=_protocol(thick, rng)) for k, b in enumerate(bleeds)]
     return [_case_sample(case, number) for case in cases]
 
 
@@ -69,7 +80,7 @@ def _cohort_sample(job: tuple[int, int]) -> list[Sample]:
     return [_case_sample(case, number)]
 
 
-def phantom_heads(folder: Path, heads: int, *, seed: int, workers: int = 2) -> Cache:
+def phantom_heads(folder: Path, heads: int, *, seed: int, workers: int = 2, thick: bool = False) -> Cache:
     """A training cache of phantoms: three scans of every head, one without blood and two with.
 
     Parameters
@@ -80,11 +91,14 @@ def phantom_heads(folder: Path, heads: int, *, seed: int, workers: int = 2) -> C
     seed : int
     workers : int
         Processes; the cohort does not depend on it.
+    thick : bool
+        Scan all of them tilted, in thick and uneven slices.
     """
-    record = {"source": "phantom heads", "heads": heads, "seed": seed, **MADE_WITH}
+    source = "phantom heads, thick slices" if thick else "phantom heads"
+    record = {"source": source, "heads": heads, "seed": seed, **MADE_WITH}
     if _holds(folder, record):
         return Cache(folder)
-    jobs = [(4 * number, seed) for number in range(heads)]  # seeds of one head are 4 apart from the next head's
+    jobs = [(4 * number, seed, thick) for number in range(heads)]  # seeds of one head are 4 apart from the next head's
     return build_cache(
         folder,
         chain.from_iterable(ordered(_head_group, jobs, workers)),
@@ -119,7 +133,7 @@ def open_source(source: str, folder: Path, *, split: str | None = None, workers:
     ----------
     source : str
         A training table's path; or ``phantoms:COUNT:SEED``, the cohort of that seed; or ``phantom-heads:COUNT:SEED``,
-        three scans of every head for training.
+        three scans of every head for training; or ``phantom-thick:COUNT:SEED``, the same in thick, tilted slices.
     folder : Path
         Where phantoms are cached; a folder that holds the same ones already is used again. Studies of a table go into a
         temporary folder that is removed when the process ends: they are patients' images.
@@ -138,8 +152,9 @@ def open_source(source: str, folder: Path, *, split: str | None = None, workers:
         atexit.register(shutil.rmtree, temporary, ignore_errors=True)
         return table_cache(temporary / "cache", Path(source), split=split)
     kind, count, seed = phantoms
-    make = phantom_cohort if kind == "phantoms" else phantom_heads
-    return make(folder, count, seed=seed, workers=workers)
+    if kind == "phantoms":
+        return phantom_cohort(folder, count, seed=seed, workers=workers)
+    return phantom_heads(folder, count, seed=seed, workers=workers, thick=kind == "phantom-thick")
 
 
 def phantom_source(source: str) -> tuple[str, int, int] | None:
@@ -151,7 +166,7 @@ def phantom_source(source: str) -> tuple[str, int, int] | None:
         If it begins like one and is none.
     """
     kind, _, rest = source.partition(":")
-    if kind not in ("phantoms", "phantom-heads"):
+    if kind not in ("phantoms", "phantom-heads", "phantom-thick"):
         return None
     count, _, seed = rest.partition(":")
     if not (count.isdecimal() and seed.isdecimal() and int(count) > 0):

@@ -44,15 +44,26 @@ class Settings:
     weight_decay: float = 2e-3
     average: float = 0.995
     map_weight: float = 50.0
+    rim_hu: float = 0.0
+    """Largest brightening of what lies beside bone, HU. Real brain reads 10 to 15 HU more 2 mm from the skull than in
+    its middle (beam hardening, the kernel's tail, partial volume of thick slices); the phantom's cupping is weaker."""
     slice_weight: float = 1.0
     bfloat16: bool = True
+
+
+REFINE = Settings(
+    phases=(Phase(planes=20, batch=8, steps=200), Phase(planes=40, batch=4, steps=120)), learning_rate=8e-4, rim_hu=30.0
+)
+"""A short, gentle schedule for a network that was trained before."""
+RIM_REACH = ((9, 1.0), (15, 0.6))
+"""Width in pixels of what spreads from bone (glow of the kernel's tail, cupping), and its share of the brightening."""
 
 
 class Augmenter:
     """Random changes a scanner, a patient or a technician could have made; all in HU, before the windows."""
 
-    def __init__(self, rng: np.random.Generator, spec: PreprocessSpec) -> None:
-        self.rng, self.spec = rng, spec
+    def __init__(self, rng: np.random.Generator, spec: PreprocessSpec, rim_hu: float = 0.0) -> None:
+        self.rng, self.spec, self.rim_hu = rng, spec, rim_hu
         rows, columns = spec.shape[1:]
         generator = torch.Generator().manual_seed(int(rng.integers(2**31)))
         white = torch.randn(48, 1, rows, columns, generator=generator)
@@ -68,6 +79,16 @@ class Augmenter:
         planes = len(x)
         if rng.random() < 0.15:
             x = nn.functional.avg_pool2d(x[:, None], 3, 1, 1)[:, 0]
+        if self.rim_hu:
+            bone = (x - 300).clamp(0, 1200)[:, None] / 600
+            for reach, share in RIM_REACH:
+                beside = bone
+                for kernel in 2 * (
+                    (reach, 1),
+                    (1, reach),
+                ):  # row by column: a square of 15 × 15 costs seven times as much
+                    beside = nn.functional.avg_pool2d(beside, kernel, 1, (kernel[0] // 2, kernel[1] // 2))
+                x += float(rng.uniform(0, share * self.rim_hu)) * beside[:, 0]
         contrast, shift = float(rng.uniform(0.88, 1.12)), float(rng.normal(0, 1.5))
         offsets = torch.from_numpy(rng.normal(0, float(rng.uniform(0, 1.0)), planes).astype(np.float32))
         # Contrast turns around 30 HU, so that blood and brain part and approach without leaving their range.
@@ -105,7 +126,7 @@ class Sampler:
 
     def __init__(self, cache: Cache, settings: Settings, spec: PreprocessSpec) -> None:
         self.cache, self.rng = cache, np.random.default_rng([settings.seed, 11])
-        self.augment = Augmenter(self.rng, spec)
+        self.augment = Augmenter(self.rng, spec, settings.rim_hu)
         known = cache.labels[:, 0]
         self.positive, self.negative = np.flatnonzero(known == 1), np.flatnonzero(known == 0)
         if not len(self.positive) or not len(self.negative):
@@ -229,6 +250,7 @@ def train(
     *,
     spec: PreprocessSpec = CANONICAL,
     minutes: float | None = None,
+    initial: HemorrhageNet | None = None,
 ) -> dict[str, Any]:
     """Train HemorrhageNet and write a checkpoint.
 
@@ -241,8 +263,9 @@ def train(
     spec : PreprocessSpec
     minutes : float, optional
         Stop early when the time is up: the schedule is shortened, not broken off. A run with a limit depends on the
-        machine's
-        speed and is not reproducible; the shipped bundle is trained without one.
+        machine's speed and is not reproducible; the shipped bundle is trained without one.
+    initial : HemorrhageNet, optional
+        Weights to start from; changed in place. Random ones by default.
 
     Returns
     -------
@@ -252,7 +275,7 @@ def train(
     settings = settings or Settings()
     keep_freed_memory()
     torch.manual_seed(settings.seed)
-    model = HemorrhageNet(slices=spec.shape[0], channels=len(spec.windows))
+    model = initial or HemorrhageNet(slices=spec.shape[0], channels=len(spec.windows))
     sampler = Sampler(cache, settings, spec)
     decayed = [p for p in model.parameters() if p.ndim > 1]
     plain = [p for p in model.parameters() if p.ndim <= 1]

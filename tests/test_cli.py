@@ -329,14 +329,14 @@ def test_export_commands_get_their_arguments(
     monkeypatch.setitem(sys.modules, "edgehem.export.commands", commands)
     monkeypatch.setattr("edgehem.export.commands", commands, raising=False)
     for line in (
-        "train toy --data t.csv --out c.pt --minutes 2 --seed 7",
+        "train toy --data t.csv --out c.pt --minutes 2 --seed 7 --init a.pt",
         "export c.pt --system toy --out bundle --calibration phantoms:80:2",
         "quantize bundle --calibration t.csv",
         "evaluate phantoms:9:3 --bundle mine --record",
     ):
         assert cli.main(line.split()) == 0
     assert seen == [
-        ("train", ("toy",), {"data": "t.csv", "out": Path("c.pt"), "minutes": 2.0, "seed": 7}),
+        ("train", ("toy",), {"data": "t.csv", "out": Path("c.pt"), "minutes": 2.0, "seed": 7, "initial": Path("a.pt")}),
         (
             "export",
             (Path("c.pt"),),

@@ -2,10 +2,8 @@
 
 Our own compact design for the published description (Mao & Wang, Front Neurol 2026, 10.3389/fneur.2026.1725732),
 whose layer sizes are not public. Chosen to quantise well: plain convolutions and ReLU, no squeeze-excite, no
-hard-swish;
-neighbouring slices exchange channels by shifting, which costs no arithmetic; the attention head is 0.1 % of the work
-and
-stays in float.
+hard-swish; neighbouring slices exchange channels by shifting, which costs no arithmetic; the attention head is 0.1 % of
+the work and stays in float.
 """
 
 from __future__ import annotations
@@ -17,8 +15,6 @@ from torch import nn
 
 LABELS = ("any", "epidural", "intraparenchymal", "intraventricular", "subarachnoid", "subdural")
 """RSNA 2019 order."""
-
-
 RARE_BLOOD = -4.5
 """First guess of the blood map's logit: one cell in a hundred."""
 

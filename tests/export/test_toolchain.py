@@ -23,7 +23,7 @@ from edgehem.export.models.hemorrhagenet import LABELS, HemorrhageNet  # noqa: E
 from edgehem.export.quantize import network_input, quantisable, quantize, tensorrt_refusals  # noqa: E402
 from edgehem.export.samples import UNKNOWN, Cache, Sample, build_cache  # noqa: E402
 from edgehem.export.to_onnx import fuse_batch_norms, load_checkpoint, parity, to_onnx  # noqa: E402
-from edgehem.export.train import Phase, Sampler, Settings, hierarchical_loss, train, windowed  # noqa: E402
+from edgehem.export.train import Augmenter, Phase, Sampler, Settings, hierarchical_loss, train, windowed  # noqa: E402
 from edgehem.kernels import window  # noqa: E402
 from edgehem.preprocess import CANONICAL  # noqa: E402
 
@@ -137,6 +137,45 @@ def test_a_time_limit_shortens_the_schedule(cache: Cache, tmp_path: Path) -> Non
     phases = (Phase(planes=12, batch=2, steps=4000), Phase(planes=40, batch=2, steps=4000))
     record = train(cache, tmp_path / "short.pt", Settings(phases=phases, bfloat16=False), minutes=0.03)
     assert 1 < record["steps"] < 2000
+
+
+def test_refining_starts_from_the_weights_it_is_given(cache: Cache, checkpoint: Path, tmp_path: Path) -> None:
+    """One tiny step at a tiny rate stays near the start."""
+    settings = Settings(phases=(Phase(planes=12, batch=2, steps=1),), learning_rate=1e-6, rim_hu=12.0, bfloat16=False)
+    train(cache, tmp_path / "refined.pt", settings, initial=load_checkpoint(checkpoint, CANONICAL))
+    start, end = (torch.load(p, weights_only=True) for p in (checkpoint, tmp_path / "refined.pt"))
+    weights = [name for name in start if name.endswith("weight")]
+    assert all(torch.allclose(start[name], end[name], atol=1e-3) for name in weights)
+
+
+def test_the_rim_brightens_what_lies_beside_bone_only() -> None:
+    hu = np.full((1, 224, 224), 30, np.int16)
+    hu[:, :, :10] = 1200
+    quiet, rim = (Augmenter(np.random.default_rng(5), CANONICAL, rim_hu) for rim_hu in (0.0, 12.0))
+    rim.rng = _Fixed(0.5)  # type: ignore[assignment]
+    quiet.rng = _Fixed(0.5)  # type: ignore[assignment]
+    plain, bright = quiet.image(hu)[0, 0], rim.image(hu)[0, 0]
+    assert float((bright - plain)[:, 12].mean()) > 2 / 80
+    assert torch.allclose(bright[:, 60:], plain[:, 60:])
+
+
+class _Fixed:
+    """A random generator that always draws the same: only differences between two runs are looked at."""
+
+    def __init__(self, value: float) -> None:
+        self.value = value
+
+    def random(self) -> float:
+        return self.value
+
+    def uniform(self, low: float, high: float) -> float:
+        return low + self.value * (high - low)
+
+    def normal(self, mean: float, _: float, size: int | None = None) -> object:
+        return mean if size is None else np.full(size, mean)
+
+    def integers(self, low: int, _: int | None = None, size: int | None = None) -> object:
+        return 0 if size is None else np.zeros(size, int)
 
 
 def test_folding_batch_norms_changes_nothing() -> None:
