@@ -57,9 +57,9 @@ def export(
 ) -> None:
     """Make a bundle of a checkpoint; see ``edgehem export --help``."""
     _check_system(system)
-    demonstration = _is_demonstration(checkpoint, trained_on)
     if (out / MANIFEST).exists():
         raise UsageError(f"{out} is a bundle already; remove it or choose another folder")
+    demonstration = _is_demonstration(checkpoint, trained_on)
     spec = CANONICAL
     model = load_checkpoint(checkpoint, spec)
     record = to_onnx(model, spec, out / "fp32.onnx")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import logging
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -105,16 +107,24 @@ def to_onnx(model: HemorrhageNet, spec: PreprocessSpec, out: Path) -> dict[str, 
     shape = (planes, len(spec.windows), rows, columns)
     example = (torch.rand(2, *shape), torch.ones(2, planes))
     batch = torch.export.Dim("batch", min=1, max=64)
-    program = torch.onnx.export(
-        model,
-        example,
-        input_names=list(INPUTS),
-        output_names=list(OUTPUTS),
-        dynamic_shapes=({0: batch}, {0: batch}),
-        dynamo=True,
-        opset_version=18,
-        verbose=False,
-    )
+    exporter = logging.getLogger("torch.onnx")
+    level = exporter.level
+    exporter.setLevel(logging.ERROR)  # it names every operator of torchvision it does without
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # deprecations inside torch itself
+            program = torch.onnx.export(
+                model,
+                example,
+                input_names=list(INPUTS),
+                output_names=list(OUTPUTS),
+                dynamic_shapes=({0: batch}, {0: batch}),
+                dynamo=True,
+                opset_version=18,
+                verbose=False,
+            )
+    finally:
+        exporter.setLevel(level)
     if program is None:
         raise ValueError("torch.onnx.export returned nothing")
     graph = cleaned(program.model_proto)

@@ -19,6 +19,7 @@ from edgehem.backends.onnxruntime import OnnxRuntimeSession  # noqa: E402
 from edgehem.bundle import Bundle  # noqa: E402
 from edgehem.errors import BudgetError, UsageError  # noqa: E402
 from edgehem.export import bundling, commands  # noqa: E402
+from edgehem.export.evaluate import judge, summarise  # noqa: E402
 from edgehem.export.models.hemorrhagenet import LABELS, HemorrhageNet  # noqa: E402
 from edgehem.export.quantize import network_input, quantisable, quantize, tensorrt_refusals  # noqa: E402
 from edgehem.export.samples import UNKNOWN, Cache, Sample, build_cache  # noqa: E402
@@ -302,3 +303,21 @@ def test_phantom_weights_cannot_be_passed_off_as_patients(checkpoint: Path, tmp_
     """The training record outweighs what is claimed."""
     commands.export(checkpoint, system="hemorrhagenet", out=tmp_path / "bundle", trained_on="patients")
     assert Bundle(tmp_path / "bundle").manifest.demonstration
+
+
+def test_judging_goes_through_dicom_and_the_whole_runtime(bundle: Path) -> None:
+    """Phantoms are written as DICOM, read back and triaged at both precisions; the truth comes along."""
+    judged = judge(bundle, "phantoms:2:77")
+    assert [item.labels["any"] for item in judged] == [0, 1]
+    assert sum(judged[1].ml.values()) >= 2
+    for item in judged:
+        assert set(item.results) == {"fp32", "int8"}
+        assert {"preprocess", "infer", "decide"} <= set(item.results["int8"].timings_ms)
+        shift = [
+            a.probability - b.probability for a, b in zip(*(r.findings for r in item.results.values()), strict=True)
+        ]
+        assert max(map(abs, shift)) < 0.1
+    summary = summarise(judged)
+    assert summary["studies"] == 2 and summary["precisions"]["int8"]["against_fp32"]["flips"] in (0, 1, 2)
+    with pytest.raises(UsageError, match="phantoms:COUNT:SEED"):
+        judge(bundle, "phantom-heads:2:77")
