@@ -76,9 +76,9 @@ def read_study(path: str | os.PathLike[str]) -> Study:
         ),
         age_years=age,
         timings_ms={
-            "read": (scanned - start) * 1e3,
-            "select": (selected - scanned) * 1e3,
-            "decode": (decoded - selected) * 1e3,
+            "read": round((scanned - start) * 1e3, 3),
+            "select": round((selected - scanned) * 1e3, 3),
+            "decode": round((decoded - selected) * 1e3, 3),
         },
     )
 
