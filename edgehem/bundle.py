@@ -218,16 +218,17 @@ def shipped() -> list[str]:
 def find(name: str | Path) -> Bundle:
     """Open a bundle by the name of a shipped one, or by path.
 
+    A shipped name means the shipped bundle, whatever lies in the working directory; ``./name`` means the folder.
+
     Raises
     ------
     BundleError
         If there is no such bundle; the message lists the shipped ones.
     """
-    path = Path(name)
-    if (path / MANIFEST).is_file():
-        return Bundle(path)
-    if str(name) in shipped():
-        return Bundle(Path(str(files("edgehem.bundles") / str(name))))
+    if isinstance(name, str) and name in shipped():
+        return Bundle(Path(str(files("edgehem.bundles") / name)))
+    if (Path(name) / MANIFEST).is_file():
+        return Bundle(Path(name))
     raise BundleError(
         f"there is no bundle {str(name)!r}; shipped: {_listed(shipped())}; or give a folder that holds {MANIFEST}"
     )

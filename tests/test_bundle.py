@@ -151,3 +151,17 @@ def test_the_shipped_bundle_is_as_good_on_held_out_phantoms_as_promised() -> Non
     int8 = held_out["precisions"]["int8"]
     assert int8["auc"]["any"][0] >= 0.97
     assert int8["against_fp32"]["flip_rate"] <= 0.01
+
+
+def test_a_folder_in_the_working_directory_does_not_stand_in_for_a_shipped_bundle(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A name means what edgehem ships; another folder of that name has to be given as a path."""
+    genuine = find("hemorrhagenet")
+    other = tmp_path / "hemorrhagenet"
+    other.mkdir()
+    (other / "bundle.json").write_text("{}", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    assert find("hemorrhagenet").sha256 == genuine.sha256
+    with pytest.raises(BundleError, match="does not follow"):
+        find("./hemorrhagenet")
