@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 import edgehem
+from edgehem.backends.onnxruntime import OnnxRuntimeSession
+from edgehem.bundle import find
 from edgehem.model import Model
 from edgehem.preprocess import CANONICAL, locate_head, prepare
 from edgehem.result import Verdict
@@ -39,6 +42,17 @@ def test_preprocess(benchmark: BenchmarkFixture, study_folder: Folder, slices: i
     volume = edgehem.read_study(study_folder(slices)).volume
     prepared = benchmark(prepare, volume, CANONICAL)
     assert prepared.tensor.shape == (1, 40, 3, 224, 224)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_network(benchmark: BenchmarkFixture, precision: str) -> None:
+    """The bare engine call on a fresh random tensor; its size does not depend on the number of slices."""
+    bundle = find("hemorrhagenet")
+    session = OnnxRuntimeSession(bundle.read(bundle.graph(precision)))
+    planes = CANONICAL.shape[0]
+    image = np.random.default_rng(3).random((1, planes, len(CANONICAL.windows), *CANONICAL.shape[1:]), np.float32)
+    outputs = benchmark(session.run, {"image": image, "valid": np.ones((1, planes), np.float32)})
+    assert np.isfinite(outputs["logits"]).all()
 
 
 @pytest.mark.parametrize("slices", SLICES)

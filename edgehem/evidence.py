@@ -112,5 +112,4 @@ def _slice_of(volume: Volume, target: kernels.Target, cells: npt.NDArray[np.floa
     if seed is None:
         return plane_to_slice(volume, target, plane)
     step = target.shape[1] / cells.shape[0]
-    place = grid_point(target, plane, (seed[0] + 0.5) * step - 0.5, (seed[1] + 0.5) * step - 0.5)
-    return int(np.argmin(np.abs(volume.distances - place @ volume.normal)))
+    return volume.nearest_slice(grid_point(target, plane, (seed[0] + 0.5) * step - 0.5, (seed[1] + 0.5) * step - 0.5))

@@ -242,7 +242,7 @@ def plane_validity(covered: Bool) -> npt.NDArray[np.float32]:
 def plane_to_slice(volume: Volume, target: kernels.Target, plane: int) -> int:
     """Index of the acquired slice nearest to the middle of a grid plane."""
     point = grid_point(target, plane, (target.shape[1] - 1) / 2, (target.shape[2] - 1) / 2)
-    return int(np.argmin(np.abs(volume.distances - point @ volume.normal)))
+    return volume.nearest_slice(point)
 
 
 def grid_point(target: kernels.Target, plane: float, row: float, column: float) -> npt.NDArray[np.float64]:

@@ -92,6 +92,10 @@ class Volume:
         cosine = float(advance @ self.normal / np.linalg.norm(advance))
         return float(np.degrees(np.arccos(min(1.0, cosine))))
 
+    def nearest_slice(self, point: Float64) -> int:
+        """Index of the slice nearest to a world point, float64 [3], mm, LPS."""
+        return int(np.argmin(np.abs(self.distances - point @ self.normal)))
+
     def world_to_index(self, points: Float64, index: int) -> Float64:
         """Row and column (fractional) of world points projected along the normal onto one slice.
 

@@ -1,7 +1,8 @@
-"""Judging: discrimination, decisions and their intervals, on cached samples or through the whole runtime."""
+"""Judging: discrimination, decisions and their intervals, through the whole runtime."""
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -11,7 +12,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgehem.dicom import Study, read_study
 from edgehem.errors import UsageError
 from edgehem.export.progress import Progress
 from edgehem.export.samples import UNKNOWN
@@ -70,14 +70,13 @@ class Judged:
     results: dict[str, Result]
 
 
-def _phantom_studies(count: int, seed: int) -> Iterator[tuple[Study, dict[str, int], dict[str, float]]]:
-    """The cohort as a hospital would deliver it: written to DICOM, read back."""
+def _phantom_studies(count: int, seed: int) -> Iterator[tuple[Path, dict[str, int], dict[str, float]]]:
+    """The cohort as a hospital would deliver it, in DICOM; each study is removed when the next is asked for."""
     with tempfile.TemporaryDirectory() as folder:
         jobs = [(Path(folder), number, seed) for number in range(count)]
         for path, labels, ml in ordered(_write_phantom, jobs, usable_cpus()):
-            yield read_study(path / "dicom"), labels, ml
-            for file in sorted(path.rglob("*"), reverse=True):
-                file.rmdir() if file.is_dir() else file.unlink()
+            yield path / "dicom", labels, ml
+            shutil.rmtree(path)
 
 
 def _write_phantom(job: tuple[Path, int, int]) -> tuple[Path, dict[str, int], dict[str, float]]:
@@ -87,13 +86,17 @@ def _write_phantom(job: tuple[Path, int, int]) -> tuple[Path, dict[str, int], di
     return folder / str(number), truth["labels"], truth["volume_ml"]
 
 
-def _table_studies(table: Path) -> Iterator[tuple[Study, dict[str, int], dict[str, float]]]:
+def _table_studies(table: Path) -> Iterator[tuple[Path, dict[str, int], dict[str, float]]]:
     for row in rows_of_split(table, "test"):
-        yield read_study(row.ct), row.labels, {}
+        if not row.ct.exists():
+            raise UsageError(f"line {row.line} of {table.name}: there is nothing at the path in column 'ct'")
+        yield row.ct, row.labels, {}
 
 
 def judge(bundle: Path, source: str, precisions: Sequence[str] = ("fp32", "int8")) -> list[Judged]:
     """Run every study of a source through the whole runtime, from DICOM to decision.
+
+    A study that gets no result stays in: refusing to answer is an answer that is judged.
 
     Parameters
     ----------
@@ -104,10 +107,8 @@ def judge(bundle: Path, source: str, precisions: Sequence[str] = ("fp32", "int8"
 
     Raises
     ------
-    Refusal
-        If a study cannot be read: a judged cohort has no silent gaps.
     UsageError
-        If the source is malformed, or is one for training.
+        If the source is malformed, or is one for training, or names a study that is not there.
     """
     phantoms = phantom_source(source)
     if phantoms is not None and phantoms[0] != "phantoms":
@@ -116,8 +117,8 @@ def judge(bundle: Path, source: str, precisions: Sequence[str] = ("fp32", "int8"
     studies = _phantom_studies(*phantoms[1:]) if phantoms else _table_studies(Path(source))
     models = {precision: load(bundle, precision=precision) for precision in precisions}
     judged, bar = [], Progress("held-out studies", total)
-    for study, labels, ml in studies:
-        results = {precision: model.triage(study) for precision, model in models.items()}
+    for path, labels, ml in studies:
+        results = {precision: model.triage_path(path)[0] for precision, model in models.items()}
         judged.append(Judged(labels=labels, ml=ml, results=results))
         bar.show(len(judged))
     bar.close()

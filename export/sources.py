@@ -186,6 +186,8 @@ def _holds(folder: Path, record: dict[str, Any]) -> bool:
 class Row:
     """One row of a training table: paths resolved, labels 1, 0 or UNKNOWN."""
 
+    line: int
+    """Where it stands in the table: what messages name, as patients' identifiers belong in none."""
     patient_id: str
     ct: Path
     mask: Path | None
@@ -229,6 +231,7 @@ def read_table(path: Path) -> list[Row]:
             mask = (record.get("mask") or "").strip()
             rows.append(
                 Row(
+                    line=line,
                     patient_id=record["patient_id"] or "",
                     ct=path.parent / record["ct"],
                     mask=path.parent / mask if mask else None,
@@ -316,9 +319,9 @@ def _table_samples(rows: list[Row]) -> Iterator[Sample]:
             mask = read_mask(row.mask, volume) if row.mask else None
             yield sample(volume, row.labels, mask, group=number)
         except Refusal as refusal:
-            say(f"row {number + 1} left out: {refusal.code.value}: {refusal.reason}")
+            say(f"line {row.line} left out: {refusal.code.value}: {refusal.reason}")
         except UsageError as error:
-            raise UsageError(f"row {number + 1}: {error}") from error
+            raise UsageError(f"line {row.line}: {error}") from error
 
 
 def table_cache(folder: Path, table: Path, *, split: str | None = None) -> Cache:

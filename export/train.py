@@ -83,10 +83,8 @@ class Augmenter:
             bone = (x - 300).clamp(0, 1200)[:, None] / 600
             for reach, share in RIM_REACH:
                 beside = bone
-                for kernel in 2 * (
-                    (reach, 1),
-                    (1, reach),
-                ):  # row by column: a square of 15 × 15 costs seven times as much
+                # Rows, then columns: a square of 15 × 15 costs seven times as much.
+                for kernel in 2 * ((reach, 1), (1, reach)):
                     beside = nn.functional.avg_pool2d(beside, kernel, 1, (kernel[0] // 2, kernel[1] // 2))
                 x += float(rng.uniform(0, share * self.rim_hu)) * beside[:, 0]
         contrast, shift = float(rng.uniform(0.88, 1.12)), float(rng.normal(0, 1.5))

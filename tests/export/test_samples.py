@@ -117,7 +117,7 @@ def test_a_table_of_studies_on_disk_becomes_samples(
     assert np.allclose(cache.area_mm2[0], direct.area_mm2, atol=0.5)
     assert np.abs(cache.hu[0] - direct.hu.astype(int)).mean() < 0.01
     assert cache.labels[0].tolist() == [1, *[UNKNOWN] * 5]
-    assert "row 2 left out: NO_DICOM" in capsys.readouterr().err
+    assert "line 3 left out: NO_DICOM" in capsys.readouterr().err
 
 
 def test_a_build_that_fails_leaves_nothing(case: Case, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import onnx  # noqa: E402
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 
 import edgehem  # noqa: E402
+from edgehem import cli, phantom  # noqa: E402
 from edgehem.backends.onnxruntime import OnnxRuntimeSession  # noqa: E402
 from edgehem.bundle import Bundle  # noqa: E402
 from edgehem.errors import BudgetError, UsageError  # noqa: E402
@@ -321,3 +322,20 @@ def test_judging_goes_through_dicom_and_the_whole_runtime(bundle: Path) -> None:
     assert summary["studies"] == 2 and summary["precisions"]["int8"]["against_fp32"]["flips"] in (0, 1, 2)
     with pytest.raises(UsageError, match="phantoms:COUNT:SEED"):
         judge(bundle, "phantom-heads:2:77")
+
+
+def test_a_study_without_a_result_stays_in_the_judgement(bundle: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    table = tmp_path / "table.csv"
+    table.write_text("patient_id,ct,any\np1,empty,1\n", encoding="utf-8")
+    summary = summarise(judge(bundle, str(table)))
+    assert summary["precisions"]["fp32"]["no_result"] == 1 == summary["bleeding"]
+    assert summary["precisions"]["fp32"]["sensitivity"][0] == 0
+    table.write_text("patient_id,ct,any\np1,nowhere,1\n", encoding="utf-8")
+    with pytest.raises(UsageError, match="line 2"):
+        judge(bundle, str(table))
+
+
+def test_labels_are_listed_in_one_order_everywhere() -> None:
+    """Three lists, so that the network stands alone and the command line starts light; one order."""
+    assert phantom.LABELS == LABELS == ("any", *cli.SUBTYPES)
