@@ -10,6 +10,8 @@ import numpy.typing as npt
 
 from edgehem import kernels
 from edgehem.errors import Code, Refusal
+from edgehem.kernels import masks
+from edgehem.machine import usable_cpus
 from edgehem.result import Note
 from edgehem.volume import Volume
 
@@ -50,6 +52,8 @@ class PreprocessSpec(msgspec.Struct, frozen=True, kw_only=True):
     dtype : str
     scale : float
         Quantisation step of an int8 input.
+    resampling : {"antialiased", "trilinear"}
+        Whether what a coarser grid would skip is averaged: see :class:`edgehem.kernels.Target`.
     """
 
     shape: tuple[int, int, int]
@@ -59,6 +63,7 @@ class PreprocessSpec(msgspec.Struct, frozen=True, kw_only=True):
     std: float = 1.0
     dtype: str = "float32"
     scale: float = 1.0
+    resampling: str = "antialiased"
 
     def check(self) -> None:
         """Make sure that the kernels can do this.
@@ -67,8 +72,12 @@ class PreprocessSpec(msgspec.Struct, frozen=True, kw_only=True):
         ------
         ValueError
         """
-        kernels.Target(shape=self.shape, spacing_mm=self.spacing_mm, origin=(0.0, 0.0, 0.0))
+        self.grid((0.0, 0.0, 0.0))
         _ = self.kernel_windows
+
+    def grid(self, origin: tuple[float, float, float]) -> kernels.Target:
+        """The spec's grid with its first voxel at `origin` (LPS, mm)."""
+        return kernels.Target(shape=self.shape, spacing_mm=self.spacing_mm, origin=origin, resampling=self.resampling)
 
     @property
     def kernel_windows(self) -> kernels.Windows:
@@ -152,7 +161,7 @@ def locate_head(volume: Volume) -> HeadPosition:
         spacing_mm=(COARSE_MM,) * 3,
         origin=(float(low[0]) + COARSE_MM / 2, float(low[1]) + COARSE_MM / 2, float(low[2]) + COARSE_MM / 2),
     )
-    tissue = _nearest(volume, target) > TISSUE_HU
+    tissue = masks.nearest(volume, target) > TISSUE_HU
     head = _largest_solid(tissue)
     if head.sum() * COARSE_MM**3 / 1000 < SMALLEST_HEAD_ML:
         raise Refusal(Code.NOT_HEAD, "The images do not show a head: no connected tissue of a head's size was found.")
@@ -198,24 +207,22 @@ def place_grid(head: HeadPosition, spec: PreprocessSpec) -> kernels.Target:
     """The spec's grid hung from the vertex and centred on the neurocranium."""
     planes, rows, columns = spec.shape
     dz, dy, dx = spec.spacing_mm
-    return kernels.Target(
-        shape=spec.shape,
-        spacing_mm=spec.spacing_mm,
-        origin=(
-            head.centre_x - (columns - 1) / 2 * dx,
-            head.centre_y - (rows - 1) / 2 * dy,
-            head.vertex_z + VERTEX_MARGIN_MM - (planes - 0.5) * dz,
-        ),
-    )
+    return spec.grid((
+        head.centre_x - (columns - 1) / 2 * dx,
+        head.centre_y - (rows - 1) / 2 * dy,
+        head.vertex_z + VERTEX_MARGIN_MM - (planes - 0.5) * dz,
+    ))  # fmt: skip
 
 
-def prepare(volume: Volume, spec: PreprocessSpec) -> Prepared:
+def prepare(volume: Volume, spec: PreprocessSpec, *, out: npt.NDArray[np.generic] | None = None) -> Prepared:
     """Locate the head and run the fused pass.
 
     Parameters
     ----------
     volume : Volume
     spec : PreprocessSpec
+    out : array [1, Z, C, Y, X] of the spec's dtype, optional
+        Where to write the tensor; see :func:`edgehem.kernels.preprocess`.
 
     Returns
     -------
@@ -228,15 +235,14 @@ def prepare(volume: Volume, spec: PreprocessSpec) -> Prepared:
     """
     head = locate_head(volume)
     target = place_grid(head, spec)
-    tensor, covered = kernels.preprocess(volume, target, spec.kernel_windows)
-    return Prepared(tensor=tensor[None], valid=plane_validity(covered)[None], target=target, head=head)
+    buffer = None if out is None else out[0]
+    tensor = kernels.preprocess(volume, target, spec.kernel_windows, out=buffer, threads=usable_cpus())
+    return Prepared(tensor=tensor[None], valid=plane_validity(volume, target)[None], target=target, head=head)
 
 
-def plane_validity(covered: Bool) -> npt.NDArray[np.float32]:
+def plane_validity(volume: Volume, target: kernels.Target) -> npt.NDArray[np.float32]:
     """1 for planes whose central half (by rows and columns) is mostly covered by the stack: float32 [Z]."""
-    _, rows, columns = covered.shape
-    middle = covered[:, rows // 4 : rows - rows // 4, columns // 4 : columns - columns // 4]
-    return np.asarray(middle.mean(axis=(1, 2)) > 0.5, np.float32)
+    return np.asarray(kernels.cover(volume, target) > 0.5, np.float32)
 
 
 def plane_to_slice(volume: Volume, target: kernels.Target, plane: int) -> int:
@@ -267,33 +273,6 @@ def _corners(volume: Volume) -> npt.NDArray[np.float64]:
     ])  # fmt: skip
 
 
-def _nearest(volume: Volume, target: kernels.Target) -> npt.NDArray[np.float32]:
-    """HU of the nearest pixel of the nearest slice, air outside: enough to find a head, at a tenth of the cost."""
-    planes, rows, columns = target.shape
-    x = target.origin[0] + np.arange(columns) * target.spacing_mm[2]
-    y = (target.origin[1] + np.arange(rows) * target.spacing_mm[1])[:, None]
-    z = (target.origin[2] + np.arange(planes) * target.spacing_mm[0])[:, None, None]
-
-    def along(axis: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        return np.asarray(x * axis[0] + y * axis[1] + z * axis[2])
-
-    s, d = along(volume.normal), volume.distances
-    middles = (d[1:] + d[:-1]) / 2
-    index = np.searchsorted(middles, s)
-    row_mm, column_mm = volume.pixel_spacing
-    origin_row, origin_column = volume.origin @ volume.column_cosines, volume.origin @ volume.row_cosines
-    r = np.rint((along(volume.column_cosines) - origin_row[index]) / row_mm).astype(np.int64)
-    c = np.rint((along(volume.row_cosines) - origin_column[index]) / column_mm).astype(np.int64)
-    half = max(volume.slice_spacing, COARSE_MM) / 2
-    height, width = volume.pixels.shape[1:]
-    inside = (s > d[0] - half) & (s < d[-1] + half) & (r >= 0) & (r < height) & (c >= 0) & (c < width)
-    stored = volume.pixels[index, np.clip(r, 0, height - 1), np.clip(c, 0, width - 1)]
-    hu = stored * volume.slope[index] + volume.intercept[index]
-    if volume.padding is not None:
-        inside &= (stored < volume.padding[0]) | (stored > volume.padding[1])
-    return np.where(inside, hu, np.float32(kernels.AIR_HU))
-
-
 def _shifted(mask: Bool, axis: int, step: int) -> Bool:
     """The mask moved by one voxel; what moves in is False."""
     out = np.zeros_like(mask)
@@ -301,15 +280,6 @@ def _shifted(mask: Bool, axis: int, step: int) -> Bool:
     goal = [slice(None)] * 3
     source[axis], goal[axis] = (slice(None, -1), slice(1, None)) if step > 0 else (slice(1, None), slice(None, -1))
     out[tuple(goal)] = mask[tuple(source)]
-    return out
-
-
-def _grow(mask: Bool) -> Bool:
-    """The mask and its six neighbours."""
-    out = mask.copy()
-    for axis in range(3):
-        out |= _shifted(mask, axis, 1)
-        out |= _shifted(mask, axis, -1)
     return out
 
 
@@ -324,25 +294,25 @@ def _largest_solid(tissue: Bool) -> Bool:
             core &= _shifted(tissue, axis, step)
     if not core.any():
         return core
-    size = 9
-    density = core.astype(np.int32)
-    for axis in range(3):
-        total = np.cumsum(density, axis=axis)
-        padded = np.concatenate([np.zeros_like(total.take([0], axis)), total], axis=axis)
-        index = np.arange(density.shape[axis])
-        high = np.minimum(index + size // 2 + 1, density.shape[axis])
-        low = np.maximum(index - size // 2, 0)
-        density = padded.take(high, axis) - padded.take(low, axis)
-    seed = np.zeros_like(core)
-    seed[np.unravel_index(int(np.argmax(np.where(core, density, -1))), core.shape)] = True
-    piece, count = seed, 0
-    while (now := int(piece.sum())) != count:
-        count = now
-        for _ in range(4):
-            piece = _grow(piece) & core
+    labels, _ = masks.label(core)
+    thickest = np.argmax(np.where(core, _crowd(core, 4), 0))
+    piece: Bool = labels == labels.reshape(-1)[thickest]
     for axis in (1, 2):
         piece = (piece | _shifted(piece, axis, 1) | _shifted(piece, axis, -1)) & tissue
     return piece
+
+
+def _crowd(mask: Bool, reach: int) -> npt.NDArray[np.int16]:
+    """How much of the mask lies within a cube that reaches `reach` voxels to each side."""
+    count = mask.astype(np.int16)
+    for axis in range(3):
+        line = np.moveaxis(count, axis, 0)
+        count = count.copy()
+        total = np.moveaxis(count, axis, 0)
+        for step in range(1, reach + 1):
+            total[step:] += line[:-step]
+            total[:-step] += line[step:]
+    return count
 
 
 def _top_section_mm2(volume: Volume, target: kernels.Target, head: Bool) -> float:

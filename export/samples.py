@@ -85,7 +85,7 @@ def sample(
         If no head is found.
     """
     target = place_grid(locate_head(volume), spec)
-    hu, covered = kernels.resample(volume, target)
+    hu = kernels.resample(volume, target)
     planes, rows, columns = spec.shape
     blood = np.zeros((planes, rows // MAP_STEP, columns // MAP_STEP), np.uint8)
     area = np.zeros((planes, len(SUBTYPES)), np.float32)
@@ -100,7 +100,7 @@ def sample(
     return Sample(
         group=group,
         hu=np.rint(hu).astype(np.int16),
-        valid=plane_validity(covered),
+        valid=plane_validity(volume, target),
         labels=np.array([labels.get(name, UNKNOWN) for name in LABELS], np.int8),
         blood=blood,
         area_mm2=area,
@@ -118,8 +118,7 @@ def _mask_on_grid(volume: Volume, mask: npt.NDArray[np.bool_], target: kernels.T
         intercept=np.zeros(len(mask), np.float32),
         padding=None,
     )
-    share, _ = kernels.resample(image, target)
-    return np.asarray(np.clip(share / scale, 0, 1), np.float32)
+    return np.asarray(np.clip(kernels.resample(image, target) / scale, 0, 1), np.float32)
 
 
 class Cache:

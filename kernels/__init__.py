@@ -4,7 +4,9 @@
 itself: it knows arrays and geometry, not DICOM and not models.
 """
 
-from edgehem.kernels.oracle import preprocess, resample, window
+from edgehem.kernels.fused import empty, preprocess, resample
+from edgehem.kernels.oracle import window
+from edgehem.kernels.plan import cover
 from edgehem.kernels.types import AIR_HU, Stack, Target, Windows
 
-__all__ = ["AIR_HU", "Stack", "Target", "Windows", "preprocess", "resample", "window"]
+__all__ = ["AIR_HU", "Stack", "Target", "Windows", "cover", "empty", "preprocess", "resample", "window"]

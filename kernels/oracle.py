@@ -1,13 +1,15 @@
-"""The preprocessing pass in NumPy: the definition that every other implementation is compared with.
+"""The preprocessing pass in NumPy: the definition that every other implementation is compared with, bit for bit.
 
-A target voxel p lies at signed distance s = p·n along the slice normal n. It is interpolated linearly between the two
-slices that bracket s, and bilinearly inside each of them at p's own projection onto that slice, so gantry tilt, oblique
-stacks and changing slice distances need no special case.
+A target voxel lies at a signed distance along the slice normal. It is interpolated between the two slices that bracket
+it, bilinearly inside each of them at the voxel's own projection onto that slice, so gantry tilt, oblique stacks and
+changing slice distances need no special case. An image reaches half a pixel beyond the centres of its outermost pixels.
 
-Antialiasing. In the plane, when target pixels are at least 1.5 times as large as the slice's, the slice is first
-reduced by the nearest whole factor (area mean of HU). Along the normal, when the target's planes are at least 1.5 times
-as far apart as the slices, a target voxel is the mean of evenly spaced samples over its own thickness. Both factors
-follow from the geometry alone.
+Antialiasing, where the target asks for it. In the plane, when target pixels are at least 1.5 times as large as the
+slice's, the slice is first reduced by the nearest whole factor (area mean of HU). Along the normal, when a target
+voxel's extent is at least 1.5 times the distance of the slices, the voxel is the mean over that extent of the stack as
+interpolated, so every slice counts. Both follow from the geometry alone.
+
+Arithmetic is float32, one rounding per operation, in the order written: that is what makes the bits comparable.
 """
 
 from __future__ import annotations
@@ -15,48 +17,44 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from edgehem.kernels.plan import Plan, channels
 from edgehem.kernels.types import AIR_HU, Stack, Target, Windows
 
-MAX_SUB_PLANES = 8
-MAX_REDUCTION = 4
+Float32 = npt.NDArray[np.float32]
+Index = npt.NDArray[np.intp]
+
+AIR = np.float32(AIR_HU)
 
 
-def reduction(stack: Stack, target: Target) -> int:
-    """Whole factor by which slices are reduced in the plane before sampling."""
-    ratio = min(target.spacing_mm[1:]) / max(stack.pixel_spacing)
-    return int(np.clip(np.floor(ratio + 0.5), 1, MAX_REDUCTION))
-
-
-def sub_planes(stack: Stack, target: Target) -> int:
-    """Number of samples along the patient's axis that make one target plane."""
-    if len(stack.distances) < 2:
-        return 1
-    ratio = target.spacing_mm[0] / float(np.median(np.diff(stack.distances)))
-    return int(np.clip(np.floor(ratio + 0.5), 1, MAX_SUB_PLANES))
-
-
-def hounsfield(stack: Stack, factor: int) -> npt.NDArray[np.float32]:
-    """Slices in HU, padding as air, reduced in the plane by `factor` (area mean): float32 [Z, Y // f, X // f]."""
-    slices, rows, columns = stack.pixels.shape
-    rows, columns = rows // factor * factor, columns // factor * factor
-    out = np.empty((slices, rows // factor, columns // factor), np.float32)
-    for i in range(slices):
-        stored = stack.pixels[i, :rows, :columns]
-        hu = stored.astype(np.float32) * stack.slope[i] + stack.intercept[i]
-        if stack.padding is not None:
-            low, high = stack.padding
-            hu[(stored >= low) & (stored <= high)] = AIR_HU
-        if factor > 1:
-            total = np.zeros((rows // factor, columns // factor), np.float32)
-            for dy in range(factor):
-                for dx in range(factor):
-                    total += hu[dy::factor, dx::factor]
-            hu = total * np.float32(1 / factor**2)
-        out[i] = hu
+def hounsfield(stack: Stack, plan: Plan) -> Float32:
+    """Slices in HU, padding as air, reduced in the plane (area mean): float32 [Z, Y // f, X // f]."""
+    factor = plan.factor
+    rows, columns = plan.rows // factor, plan.columns // factor
+    out = np.empty((plan.slices, rows, columns), np.float32)
+    for i in range(plan.slices):
+        stored = stack.pixels[i, : rows * factor, : columns * factor].astype(np.int32)
+        padded = None
+        if plan.padding is not None:
+            low, high = plan.padding
+            padded = (stored >= low) & (stored <= high)
+            stored[padded] = 0
+        total = _blocks(stored, factor)
+        out[i] = total.astype(np.float32) * plan.gain[i] + plan.intercept[i]
+        if padded is not None:
+            out[i] += _blocks(padded.astype(np.int32), factor).astype(np.float32) * plan.padded[i]
     return out
 
 
-def resample(stack: Stack, target: Target) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
+def _blocks(values: npt.NDArray[np.int32], factor: int) -> npt.NDArray[np.int32]:
+    """Sums over factor × factor blocks."""
+    total = np.zeros((values.shape[0] // factor, values.shape[1] // factor), np.int32)
+    for dy in range(factor):
+        for dx in range(factor):
+            total += values[dy::factor, dx::factor]
+    return total
+
+
+def resample(stack: Stack, target: Target) -> Float32:
     """Sample a stack on a target grid.
 
     Parameters
@@ -66,84 +64,96 @@ def resample(stack: Stack, target: Target) -> tuple[npt.NDArray[np.float32], npt
 
     Returns
     -------
-    hu : float32 array [Z, Y, X]
+    float32 array [Z, Y, X], HU
         :data:`AIR_HU` where the stack has nothing.
-    covered : bool array [Z, Y, X]
-        Whether the voxel lies between the outer faces of the first and last slice.
     """
-    factor, samples = reduction(stack, target), sub_planes(stack, target)
-    hu = hounsfield(stack, factor)
-    slices, rows, columns = hu.shape
-    row_mm, column_mm = (mm * factor for mm in stack.pixel_spacing)
-    # The centre of a reduced pixel is the mean of the centres it was made of.
-    shift = (factor - 1) / 2
-    origin = stack.origin + shift * (
-        stack.row_cosines * stack.pixel_spacing[1] + stack.column_cosines * stack.pixel_spacing[0]
-    )
-    normal, distances = stack.normal, stack.distances
-    offset_row, offset_column = origin @ stack.column_cosines / row_mm, origin @ stack.row_cosines / column_mm
-    gaps = np.diff(distances)
-    below = distances[0] - (gaps[0] / 2 if slices > 1 else target.spacing_mm[0] / 2)
-    above = distances[-1] + (gaps[-1] / 2 if slices > 1 else target.spacing_mm[0] / 2)
-
-    planes, height, width = target.shape
-    x = target.origin[0] + np.arange(width) * target.spacing_mm[2]
-    y = (target.origin[1] + np.arange(height) * target.spacing_mm[1])[:, None]
-
-    def projected(axis: npt.NDArray[np.float64], z: float) -> npt.NDArray[np.float64]:
-        return np.asarray(x * axis[0] + y * axis[1] + z * axis[2])  # [Y, X]
-
-    flat = hu.reshape(-1)
-    out = np.empty(target.shape, np.float32)
-    covered = np.empty(target.shape, np.bool_)
+    plan = Plan.of(stack, target)
+    hu = hounsfield(stack, plan)
+    planes, height, width = plan.shape
+    out = np.empty(plan.shape, np.float32)
     for k in range(planes):
-        total = np.zeros((height, width), np.float32)
-        inside_any = np.zeros((height, width), np.bool_)
-        for sample in range(samples):
-            z = target.origin[2] + (k + (sample + 0.5) / samples - 0.5) * target.spacing_mm[0]
-            s = projected(normal, z)
-            inside = (s >= below) & (s <= above)
-            inside_any |= inside
-            if not inside.any():
-                total += np.float32(AIR_HU)
-                continue
-            lower = np.clip(np.searchsorted(distances, s, side="right") - 1, 0, max(0, slices - 2))
-            upper = np.minimum(lower + 1, slices - 1)
-            gap = np.where(upper > lower, distances[upper] - distances[lower], 1.0)
-            weight = np.clip((s - distances[lower]) / gap, 0, 1).astype(np.float32)
-            row, column = projected(stack.column_cosines, z) / row_mm, projected(stack.row_cosines, z) / column_mm
-            value = np.zeros((height, width), np.float32)
-            for index, share in ((lower, 1 - weight), (upper, weight)):
-                sampled = _bilinear(flat, index, row - offset_row[index], column - offset_column[index], rows, columns)
-                value += share * sampled
-            total += np.where(inside, value, np.float32(AIR_HU))
-        out[k] = total / np.float32(samples)
-        covered[k] = inside_any
-    return out, covered
+        s, u, v = (_positions(axis, k, height, width) for axis in (plan.along, plan.row, plan.column))
+        out[k] = _averaged(hu, plan, s, u, v) if plan.extent else _interpolated(hu, plan, s, u, v)
+    return out
 
 
-def _bilinear(
-    flat: npt.NDArray[np.float32],
-    index: npt.NDArray[np.int64],
-    row: npt.NDArray[np.float64],
-    column: npt.NDArray[np.float64],
-    rows: int,
-    columns: int,
-) -> npt.NDArray[np.float32]:
-    """Bilinear samples of slices `index` at (row, column), air outside the image: float32, the shape of `row`.
-
-    The image ends at the centres of its outermost pixels, which belong to it on all four sides.
-    """
-    inner = (row >= 0) & (row <= rows - 1) & (column >= 0) & (column <= columns - 1)
-    r0, c0 = np.clip(np.floor(row), 0, rows - 2), np.clip(np.floor(column), 0, columns - 2)
-    fr, fc = (row - r0).astype(np.float32), (column - c0).astype(np.float32)
-    base = (index * rows + r0.astype(np.int64)) * columns + c0.astype(np.int64)
-    top = flat[base] * (1 - fc) + flat[base + 1] * fc
-    bottom = flat[base + columns] * (1 - fc) + flat[base + columns + 1] * fc
-    return np.where(inner, top * (1 - fr) + bottom * fr, np.float32(AIR_HU))
+def _positions(axis: Float32, k: int, height: int, width: int) -> Float32:
+    """Positions of plane k: float32 [Y, X], or [Y, 1] where columns make no difference."""
+    start, per_plane, per_row, per_column = axis
+    base = (start + np.float32(k) * per_plane) + np.arange(height, dtype=np.float32)[:, None] * per_row
+    if per_column == 0:
+        return np.asarray(base, np.float32)
+    return np.asarray(base + np.arange(width, dtype=np.float32) * per_column, np.float32)
 
 
-def window(hu: npt.NDArray[np.float32], windows: Windows) -> npt.NDArray[np.generic]:
+def _segments(plan: Plan, s: Float32) -> Index:
+    """Between which knots s lies: index of the lower one."""
+    return np.clip(np.searchsorted(plan.knots, s, side="right") - 1, 0, plan.slices)
+
+
+def _neighbours(plan: Plan, segment: Index) -> tuple[Index, Index]:
+    """The slices below and above a segment; the outermost segments have the same slice on both sides."""
+    return np.maximum(segment - 1, 0), np.minimum(segment, plan.slices - 1)
+
+
+def _interpolated(hu: Float32, plan: Plan, s: Float32, u: Float32, v: Float32) -> Float32:
+    segment = _segments(plan, s)
+    weight = np.clip((s - plan.knots[segment]) * plan.inverse_gap[segment], np.float32(0), np.float32(1))
+    below, above = (_bilinear(hu, plan, index, u, v) for index in _neighbours(plan, segment))
+    inside = (s >= plan.knots[0]) & (s <= plan.knots[-1])
+    return np.where(inside, below + weight * (above - below), AIR)
+
+
+def _averaged(hu: Float32, plan: Plan, s: Float32, u: Float32, v: Float32) -> Float32:
+    """Mean of the interpolated stack over `extent` around s, air where the stack has ended."""
+    half, share = np.float32(plan.extent * 0.5), np.float32(1 / plan.extent)
+    first, last = plan.knots[0], plan.knots[-1]
+    low, high = np.clip(s - half, first, last), np.clip(s + half, first, last)
+    total = (np.float32(1) - (high - low) * share) * AIR
+    total = np.broadcast_to(total, plan.shape[1:]).copy()
+    pending = np.zeros_like(low)  # weight of the upper neighbour, to which the next segment adds
+    segment = _segments(plan, low)
+    while True:
+        at = np.minimum(segment, plan.slices)
+        active = (segment <= plan.slices) & (plan.knots[at] < high)
+        if not active.any():
+            break
+        p, q = np.maximum(low, plan.knots[at]), np.minimum(high, plan.knots[at + 1])
+        length = (q - p) * share
+        upper = length * (((p + q) * np.float32(0.5) - plan.knots[at]) * plan.inverse_gap[at])
+        below, above = _neighbours(plan, at)
+        pending = np.where(active, pending + (length - upper), pending)
+        total = np.where(active & (below != above), total + pending * _bilinear(hu, plan, below, u, v), total)
+        pending = np.where(active, np.where(below != above, upper, pending + upper), pending)
+        segment = segment + active
+    last_slice = np.clip(segment - 1, 0, plan.slices - 1)
+    # The last segment's upper neighbour has not been counted yet.
+    return np.where(high > low, total + pending * _bilinear(hu, plan, last_slice, u, v), AIR)
+
+
+def _bilinear(hu: Float32, plan: Plan, index: Index, u: Float32, v: Float32) -> Float32:
+    """Bilinear samples of slices `index` at (row, column), air outside the image: float32 [Y, X]."""
+    _, rows, columns = hu.shape
+    row, column = u - plan.row_offset[index], v - plan.column_offset[index]
+    half = np.float32(0.5)
+    inside = (row >= -half) & (row <= rows - half) & (column >= -half) & (column <= columns - half)
+    row, column = np.clip(row, 0, np.float32(rows - 1)), np.clip(column, 0, np.float32(columns - 1))
+    r, c = row.astype(np.intp), column.astype(np.intp)
+    fr, fc = row - r.astype(np.float32), column - c.astype(np.float32)
+    top = (index * rows + r) * columns
+    bottom = (index * rows + np.minimum(r + 1, rows - 1)) * columns
+    right = np.minimum(c + 1, columns - 1)
+    flat = hu.reshape(-1)
+
+    def between_rows(column: Index) -> Float32:
+        above = flat[top + column]
+        return np.asarray(above + fr * (flat[bottom + column] - above))
+
+    near = between_rows(c)
+    return np.where(inside, near + fc * (between_rows(right) - near), AIR)
+
+
+def window(hu: Float32, windows: Windows) -> npt.NDArray[np.generic]:
     """Apply windows to HU.
 
     Parameters
@@ -157,18 +167,13 @@ def window(hu: npt.NDArray[np.float32], windows: Windows) -> npt.NDArray[np.gene
     """
     planes, height, width = hu.shape
     out = np.empty((planes, len(windows.level_width), height, width), np.dtype(windows.dtype))
-    for channel, (level, width_hu) in enumerate(windows.level_width):
-        low = np.float32(level - width_hu / 2)
-        value = np.clip((hu - low) * np.float32(1 / width_hu), np.float32(0), np.float32(1))
-        if windows.mean != 0 or windows.std != 1:
-            value = (value - np.float32(windows.mean)) * np.float32(1 / windows.std)
-        if windows.dtype == "int8":
-            value = np.clip(np.rint(value * np.float32(1 / windows.scale)), -127, 127)
-        out[:, channel] = value
+    for channel, (factor, addend, lowest, highest) in enumerate(channels(windows)):
+        value = np.clip(hu * factor + addend, lowest, highest) + np.float32(0)  # never -0
+        out[:, channel] = np.rint(value) if windows.dtype == "int8" else value
     return out
 
 
-def preprocess(stack: Stack, target: Target, windows: Windows) -> tuple[npt.NDArray[np.generic], npt.NDArray[np.bool_]]:
+def preprocess(stack: Stack, target: Target, windows: Windows) -> npt.NDArray[np.generic]:
     """The whole pass: raw slices to windowed channels on the target grid.
 
     Parameters
@@ -179,8 +184,6 @@ def preprocess(stack: Stack, target: Target, windows: Windows) -> tuple[npt.NDAr
 
     Returns
     -------
-    tensor : array [Z, C, Y, X] of `windows.dtype`
-    covered : bool array [Z, Y, X]
+    array [Z, C, Y, X] of `windows.dtype`
     """
-    hu, covered = resample(stack, target)
-    return window(hu, windows), covered
+    return window(resample(stack, target), windows)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -12,6 +13,13 @@ AIR_HU = -1024.0
 """What lies outside an image or behind padding."""
 
 DTYPES = ("float32", "float16", "int8")
+
+RESAMPLINGS = ("antialiased", "trilinear")
+
+LARGEST_FLOAT16 = 65504.0
+
+MAX_WINDOWS = 16
+"""Channels that one launch writes."""
 
 
 class Stack(Protocol):
@@ -57,15 +65,23 @@ class Target:
     origin : tuple of float, mm
         Patient coordinates (x, y, z) of voxel [0, 0, 0]'s centre. Planes go up (to the head), rows to the back, columns
         to the patient's left.
+    resampling : {"antialiased", "trilinear"}
+        ``antialiased`` averages what a coarser grid would skip: whole pixels within a slice, and all slices within a
+        voxel's extent. ``trilinear`` reads the nearest eight pixels, whatever the spacing.
     """
 
     shape: tuple[int, int, int]
     spacing_mm: tuple[float, float, float]
     origin: tuple[float, float, float]
+    resampling: str = "antialiased"
 
     def __post_init__(self) -> None:
-        if min(self.shape) < 1 or min(self.spacing_mm) <= 0:
+        if min(self.shape) < 1 or not all(mm > 0 and math.isfinite(mm) for mm in self.spacing_mm):
             raise ValueError("a grid needs positive sizes and spacings")
+        if not all(map(math.isfinite, self.origin)):
+            raise ValueError("a grid's origin must be finite")
+        if self.resampling not in RESAMPLINGS:
+            raise ValueError(f"resampling {self.resampling!r} is none of {', '.join(RESAMPLINGS)}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,9 +107,14 @@ class Windows:
     scale: float = 1.0
 
     def __post_init__(self) -> None:
-        if not self.level_width or any(width <= 0 for _, width in self.level_width):
-            raise ValueError("windows need positive widths")
+        if not 1 <= len(self.level_width) <= MAX_WINDOWS:
+            raise ValueError(f"one to {MAX_WINDOWS} windows, not {len(self.level_width)}")
+        if not all(width > 0 and math.isfinite(width) and math.isfinite(level) for level, width in self.level_width):
+            raise ValueError("windows need finite levels and positive widths")
         if self.dtype not in DTYPES:
             raise ValueError(f"dtype {self.dtype!r} is none of {', '.join(DTYPES)}")
-        if self.std <= 0 or self.scale <= 0:
-            raise ValueError("std and scale must be positive")
+        if not (self.std > 0 and self.scale > 0 and math.isfinite(self.mean)):
+            raise ValueError("std and scale must be positive, the mean finite")
+        largest = max(abs(self.mean), abs(1 - self.mean)) / self.std
+        if self.dtype == "float16" and largest > LARGEST_FLOAT16:
+            raise ValueError(f"with this mean and std values reach {largest:.4g}, more than float16 holds")

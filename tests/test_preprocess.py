@@ -205,17 +205,17 @@ def test_grid_points_count_columns_to_the_left_rows_to_the_back_planes_up() -> N
     np.testing.assert_allclose(grid_point(target, 1, 2, 3), [16.0, 26.0, 34.0])
 
 
-def test_planes_are_valid_where_their_middle_is_mostly_covered() -> None:
+@pytest.mark.parametrize("tilt", [-20, 0, 20])
+def test_planes_are_valid_where_their_middle_is_mostly_covered(stack_of: StackOf, tilt: float) -> None:
     """The middle is the central half by rows and columns; its outside says nothing."""
-    covered = np.zeros((4, 8, 8), bool)
-    covered[0] = True
-    covered[1, 2:6, 2:6] = True
-    covered[2] = True
-    covered[2, 2:6, 2:6] = False
-    covered[3, 2:4, 2:6] = True  # exactly half
-    valid = plane_validity(covered)
+    volume = acquire(stack_of, distances=np.arange(-40, 41, 5.0), **gantry(tilt))
+    target = place_grid(position(), CANONICAL)
+    valid = plane_validity(volume, target)
     assert valid.dtype == np.float32
-    assert valid.tolist() == [1, 1, 0, 0]
+    assert set(valid.tolist()) == {0.0, 1.0}
+    middles = np.array([grid_point(target, plane, 111.5, 111.5) for plane in range(len(valid))])
+    outside = np.abs(middles @ volume.normal - volume.distances[8]) - 42.5  # mm beyond the stack's faces
+    assert (valid[outside < -2] == 1).all() and (valid[outside > 2] == 0).all()
 
 
 @pytest.mark.parametrize("tilt", [-20, 0, 20])

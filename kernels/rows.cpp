@@ -1,0 +1,288 @@
+// Rows of the preprocessing pass on a CPU, compiled once per instruction set (EH_ROWS names the entry point).
+//
+// In stacks that are not rotated about the patient's axes, all voxels of a grid row lie between the same two slices and
+// on the same two pixel rows. Then the work is done line by line: reduce stored pixels to HU, blend two lines, sample
+// the columns. The compiler vectorises every loop but the sampling of columns, whose permutations are written out.
+// Other stacks go voxel by voxel through formulas.h. Both give the same bits.
+#include "rows.h"
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#elif defined(__ARM_NEON)
+#include <arm_neon.h>
+#endif
+
+namespace {
+
+// Two neighbouring stored pixels; which of them comes first does not matter to a sum.
+struct Pair {
+  int first, second;
+};
+
+inline Pair pair(const int16_t* at) {
+  int32_t both;
+  memcpy(&both, at, 4);
+  return {(int16_t)both, both >> 16};
+}
+
+// One line of a reduced slice in HU: sums of Factor x Factor stored pixels.
+template <int Factor, bool Padded>
+void reduce_by(const EhPlan& p, const EhTables& t, const int16_t* pixels, int slice, int row, float* __restrict__ out) {
+  const int16_t* __restrict__ at = pixels + slice * p.slice_stride + (int64_t)row * Factor * p.row_stride;
+  const int64_t stride = p.row_stride;
+  const float gain = t.gain[slice], intercept = t.intercept[slice], per_padded = t.padded[slice];
+  const int columns = p.reduced_columns, low = p.padding_low, high = p.padding_high;
+  for (int x = 0; x < columns; ++x) {
+    int sum = 0, padded = 0;
+    auto add = [&](int stored) {
+      if (Padded) {
+        const int air = (stored >= low) & (stored <= high);
+        padded += air;
+        stored = air ? 0 : stored;
+      }
+      sum += stored;
+    };
+    for (int dy = 0; dy < Factor; ++dy) {
+      const int16_t* line = at + dy * stride + (int64_t)x * Factor;
+      int dx = 0;
+      if (Factor % 2 == 0 && !Padded)
+        for (; dx < Factor; dx += 2) {
+          const Pair two = pair(line + dx);
+          add(two.first);
+          add(two.second);
+        }
+      for (; dx < Factor; ++dx) add(line[dx]);
+    }
+    float hu = (float)sum * gain + intercept;
+    // Adding nothing changes nothing: intercepts are never -0.
+    if (Padded) hu = hu + (float)padded * per_padded;
+    out[x] = hu;
+  }
+}
+
+template <bool Padded>
+void reduce(const EhPlan& p, const EhTables& t, const int16_t* pixels, int slice, int row, float* __restrict__ out) {
+  switch (p.factor) {
+    case 1: return reduce_by<1, Padded>(p, t, pixels, slice, row, out);
+    case 2: return reduce_by<2, Padded>(p, t, pixels, slice, row, out);
+    case 3: return reduce_by<3, Padded>(p, t, pixels, slice, row, out);
+    default: return reduce_by<EH_MAX_FACTOR, Padded>(p, t, pixels, slice, row, out);
+  }
+}
+
+// A reduced line, from the cache where the last grid row needed it too.
+const float* reduced_line(const EhJob& job, EhScratch& scratch, int slice, int row) {
+  const EhPlan& p = *job.plan;
+  // Neighbouring slices and neighbouring rows never share a slot.
+  int slot = (2 * slice + (row & 1)) & (scratch.slots - 1);
+  float* line = scratch.cache + (size_t)slot * (p.reduced_columns + EH_SLACK);
+  int64_t key = (int64_t)slice * p.reduced_rows + row;
+  if (scratch.key[slot] != key) {
+    if (p.padding_low <= p.padding_high)
+      reduce<true>(p, job.tables, job.pixels, slice, row, line);
+    else
+      reduce<false>(p, job.tables, job.pixels, slice, row, line);
+    scratch.key[slot] = key;
+  }
+  return line;
+}
+
+void find_columns(const EhPlan& p, EhScratch& scratch, float base, float offset) {
+  if (scratch.filled && scratch.base == base && scratch.offset == offset) return;
+  const int width = p.width, columns = p.reduced_columns;
+  const float step = p.column[3];
+  int32_t* __restrict__ lower = scratch.lower;
+  int32_t* __restrict__ upper = scratch.upper;
+  float* __restrict__ weight = scratch.weight;
+  for (int i = 0; i < width; ++i) {
+    EhTap tap = eh_tap((base + (float)i * step) - offset, columns);
+    lower[i] = tap.lower;
+    upper[i] = tap.upper;
+    weight[i] = tap.weight;
+  }
+  // Positions rise or fall along a row, so what lies inside is one run.
+  int begin = 0, end = width;
+  while (begin < end && !eh_tap((base + (float)begin * step) - offset, columns).inside) ++begin;
+  while (end > begin && !eh_tap((base + (float)(end - 1) * step) - offset, columns).inside) --end;
+  scratch.begin = begin;
+  scratch.end = end;
+  scratch.base = base;
+  scratch.offset = offset;
+  scratch.filled = 1;
+}
+
+void fill(float* __restrict__ out, int from, int to, float value) {
+  for (int i = from; i < to; ++i) out[i] = value;
+}
+
+// out[i] = lerp(line[lower[i]], line[upper[i]], weight[i])
+void sample_columns(const EhScratch& scratch, bool rising, const float* __restrict__ line, float* __restrict__ out) {
+  const int32_t *lower = scratch.lower, *upper = scratch.upper;
+  const float* weight = scratch.weight;
+  int i = scratch.begin;
+  const int end = scratch.end;
+#if defined(__AVX512F__)
+  for (; rising && i + 16 <= end; i += 16) {
+    const int first = lower[i];
+    if (upper[i + 15] - first >= 32) break;
+    const __m512 a = _mm512_loadu_ps(line + first), b = _mm512_loadu_ps(line + first + 16);
+    const __m512i origin = _mm512_set1_epi32(first);
+    const __m512 near = _mm512_permutex2var_ps(a, _mm512_sub_epi32(_mm512_loadu_si512(lower + i), origin), b);
+    const __m512 far = _mm512_permutex2var_ps(a, _mm512_sub_epi32(_mm512_loadu_si512(upper + i), origin), b);
+    const __m512 part = _mm512_mul_ps(_mm512_loadu_ps(weight + i), _mm512_sub_ps(far, near));
+    _mm512_storeu_ps(out + i, _mm512_add_ps(near, part));
+  }
+#elif defined(__AVX2__)
+  const __m256i seven = _mm256_set1_epi32(7);
+  for (; rising && i + 8 <= end; i += 8) {
+    const int first = lower[i];
+    if (upper[i + 7] - first >= 16) break;
+    const __m256 a = _mm256_loadu_ps(line + first), b = _mm256_loadu_ps(line + first + 8);
+    const __m256i origin = _mm256_set1_epi32(first);
+    const __m256i at_near = _mm256_sub_epi32(_mm256_loadu_si256((const __m256i*)(lower + i)), origin);
+    const __m256i at_far = _mm256_sub_epi32(_mm256_loadu_si256((const __m256i*)(upper + i)), origin);
+    const __m256 near = _mm256_blendv_ps(_mm256_permutevar8x32_ps(a, at_near), _mm256_permutevar8x32_ps(b, at_near),
+                                         _mm256_castsi256_ps(_mm256_cmpgt_epi32(at_near, seven)));
+    const __m256 far = _mm256_blendv_ps(_mm256_permutevar8x32_ps(a, at_far), _mm256_permutevar8x32_ps(b, at_far),
+                                        _mm256_castsi256_ps(_mm256_cmpgt_epi32(at_far, seven)));
+    const __m256 part = _mm256_mul_ps(_mm256_loadu_ps(weight + i), _mm256_sub_ps(far, near));
+    _mm256_storeu_ps(out + i, _mm256_add_ps(near, part));
+  }
+#else
+  (void)rising;
+#endif
+  for (; i < end; ++i) out[i] = eh_lerp(line[lower[i]], line[upper[i]], weight[i]);
+}
+
+// One slice's contribution to a grid row that crosses it at pixel row u.
+void sample_slice(const EhJob& job, EhScratch& scratch, int slice, float u, float base, float* __restrict__ out) {
+  const EhPlan& p = *job.plan;
+  const EhTap row = eh_tap(u - job.tables.row_offset[slice], p.reduced_rows);
+  if (!row.inside) {
+    fill(out, 0, p.width, EH_AIR_HU);
+    return;
+  }
+  find_columns(p, scratch, base, job.tables.column_offset[slice]);
+  const float* line = reduced_line(job, scratch, slice, row.lower);
+  if (row.weight != 0.0f && row.lower != row.upper) {
+    const float* __restrict__ first = line;
+    const float* __restrict__ second = reduced_line(job, scratch, slice, row.upper);
+    float* __restrict__ between = scratch.line;
+    for (int x = 0; x < p.reduced_columns; ++x) between[x] = eh_lerp(first[x], second[x], row.weight);
+    line = between;
+  }
+  fill(out, 0, scratch.begin, EH_AIR_HU);
+  sample_columns(scratch, p.column[3] >= 0.0f, line, out);
+  fill(out, scratch.end, p.width, EH_AIR_HU);
+}
+
+// HU of a row whose voxels share their slices and their pixel rows: the result lies in scratch.sum.
+void sample_row(const EhJob& job, EhScratch& scratch, float s, float u, float base) {
+  const EhPlan& p = *job.plan;
+  const EhTables& t = job.tables;
+  const int width = p.width;
+  float* __restrict__ sum = scratch.sum;
+  float* __restrict__ sample = scratch.sample;
+  if (p.share != 0.0f) {
+    const EhSpan span = eh_span(p, t, s);
+    fill(sum, 0, width, span.air * EH_AIR_HU);
+    eh_average(p, t, span, [&](int slice, float weight) {
+      sample_slice(job, scratch, slice, u, base, sample);
+      for (int i = 0; i < width; ++i) sum[i] = sum[i] + weight * sample[i];
+    });
+    return;
+  }
+  if (!(s >= t.knots[0] && s <= t.knots[p.slices + 1])) {
+    fill(sum, 0, width, EH_AIR_HU);
+    return;
+  }
+  const int segment = eh_segment(p, t.knots, s), below = eh_below(segment), above = eh_above(segment, p.slices);
+  const float weight = eh_clip((s - t.knots[segment]) * t.inverse_gap[segment], 0.0f, 1.0f);
+  sample_slice(job, scratch, below, u, base, sum);
+  if (weight == 0.0f || below == above) return;
+  sample_slice(job, scratch, above, u, base, sample);
+  for (int i = 0; i < width; ++i) sum[i] = eh_lerp(sum[i], sample[i], weight);
+}
+
+void to_half(const float* __restrict__ in, uint16_t* __restrict__ out, int count) {
+  int i = 0;
+#if defined(__AVX512F__)
+  for (; i + 16 <= count; i += 16)
+    _mm256_storeu_si256((__m256i*)(out + i),
+                        _mm512_maskz_cvtps_ph(0xffff, _mm512_loadu_ps(in + i), _MM_FROUND_TO_NEAREST_INT));
+#elif defined(__F16C__)
+  for (; i + 8 <= count; i += 8)
+    _mm_storeu_si128((__m128i*)(out + i), _mm256_cvtps_ph(_mm256_loadu_ps(in + i), _MM_FROUND_TO_NEAREST_INT));
+#elif defined(__aarch64__)
+  for (; i + 4 <= count; i += 4) vst1_u16(out + i, vreinterpret_u16_f16(vcvt_f16_f32(vld1q_f32(in + i))));
+#endif
+  for (; i < count; ++i) out[i] = eh_half(in[i]);
+}
+
+// A finished row on its way to memory.
+void put(const EhJob& job, const void* row, void* out, size_t bytes) {
+#if defined(__x86_64__)
+  if (job.streaming) {
+    // Past the cache: a tensor too large to stay in it need not be read before it is written.
+    for (size_t i = 0; i < bytes; i += 64) {
+#if defined(__AVX512F__)
+      _mm512_stream_si512((__m512i*)((char*)out + i), _mm512_loadu_si512((const char*)row + i));
+#elif defined(__AVX2__)
+      for (size_t part = i; part < i + 64; part += 32)
+        _mm256_stream_si256((__m256i*)((char*)out + part), _mm256_loadu_si256((const __m256i*)((const char*)row + part)));
+#else
+      for (size_t part = i; part < i + 64; part += 16)
+        _mm_stream_si128((__m128i*)((char*)out + part), _mm_loadu_si128((const __m128i*)((const char*)row + part)));
+#endif
+    }
+    return;
+  }
+#endif
+  (void)job;
+  memcpy(out, row, bytes);
+}
+
+void write_row(const EhJob& job, EhScratch& scratch, int plane, int row) {
+  const EhPlan& p = *job.plan;
+  const int width = p.width;
+  const float* __restrict__ hu = scratch.sum;
+  for (int c = 0; c < p.channels; ++c) {
+    const float window[4] = {p.window[c][0], p.window[c][1], p.window[c][2], p.window[c][3]};
+    const int64_t at = (((int64_t)plane * p.channels + c) * p.height + row) * width;
+    float* __restrict__ value = scratch.sample;
+    if (job.dtype == EH_INT8) {
+      int8_t* __restrict__ rounded = (int8_t*)scratch.sample;
+      for (int i = 0; i < width; ++i) rounded[i] = (int8_t)(int)eh_round(eh_window(hu[i], window));
+      put(job, rounded, (int8_t*)job.out + at, (size_t)width);
+      continue;
+    }
+    for (int i = 0; i < width; ++i) value[i] = eh_window(hu[i], window);
+    if (job.dtype == EH_FLOAT32) {
+      put(job, value, (float*)job.out + at, (size_t)width * 4);
+    } else {
+      uint16_t* halves = (uint16_t*)scratch.line;
+      to_half(value, halves, width);
+      put(job, halves, (uint16_t*)job.out + at, (size_t)width * 2);
+    }
+  }
+}
+
+}  // namespace
+
+extern "C" void EH_ROWS(const EhJob* job, EhScratch* scratch, int plane, int from, int to) {
+  const EhPlan& p = *job->plan;
+  const int last = p.width - 1;
+  for (int row = from; row < to; ++row) {
+    const float s = eh_base(p.along, plane, row), u = eh_base(p.row, plane, row), v = eh_base(p.column, plane, row);
+    // Positions are monotone along a row, so equal ends mean equal throughout.
+    if (eh_at(p.along, s, 0) == eh_at(p.along, s, last) && eh_at(p.row, u, 0) == eh_at(p.row, u, last)) {
+      sample_row(*job, *scratch, eh_at(p.along, s, 0), eh_at(p.row, u, 0), v);
+    } else {
+      for (int i = 0; i < p.width; ++i) scratch->sum[i] = eh_voxel(p, job->tables, job->pixels, plane, row, i);
+    }
+    write_row(*job, *scratch, plane, row);
+  }
+#if defined(__x86_64__)
+  if (job->streaming) _mm_sfence();
+#endif
+}
