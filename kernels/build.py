@@ -191,8 +191,8 @@ def _replace(content: bytes, out: Path) -> None:
     try:
         with os.fdopen(handle, "wb") as stream:
             stream.write(content)
-        os.chmod(name, 0o755 if out.suffix == ".so" else 0o644)
-        os.replace(name, out)
+        Path(name).chmod(0o755 if out.suffix == ".so" else 0o644)
+        Path(name).replace(out)
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise

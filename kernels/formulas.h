@@ -145,11 +145,11 @@ EH_FN float eh_sample(const struct EhPlan& p, const struct EhTables& t, const in
   struct EhTap r = eh_tap(u - t.row_offset[slice], p.reduced_rows);
   struct EhTap c = eh_tap(v - t.column_offset[slice], p.reduced_columns);
   if (!(r.inside && c.inside)) return EH_AIR_HU;
-  float near = eh_lerp(eh_pixel(p, t, pixels, slice, r.lower, c.lower), eh_pixel(p, t, pixels, slice, r.upper, c.lower),
-                       r.weight);
-  float far = eh_lerp(eh_pixel(p, t, pixels, slice, r.lower, c.upper), eh_pixel(p, t, pixels, slice, r.upper, c.upper),
-                      r.weight);
-  return eh_lerp(near, far, c.weight);
+  float upper = eh_lerp(eh_pixel(p, t, pixels, slice, r.lower, c.lower),
+                        eh_pixel(p, t, pixels, slice, r.lower, c.upper), c.weight);
+  float lower = eh_lerp(eh_pixel(p, t, pixels, slice, r.upper, c.lower),
+                        eh_pixel(p, t, pixels, slice, r.upper, c.upper), c.weight);
+  return eh_lerp(upper, lower, r.weight);
 }
 
 EH_FN int eh_below(int segment) { return segment > 0 ? segment - 1 : 0; }
@@ -216,9 +216,9 @@ EH_FN float eh_voxel(const struct EhPlan& p, const struct EhTables& t, const int
   return eh_lerp(lower, eh_sample(p, t, pixels, above, u, v), weight);
 }
 
-// One channel of one voxel; adding zero turns -0 into 0.
+// One channel of one voxel; never -0, since no window holds one.
 EH_FN float eh_window(float hu, const float window[4]) {
-  return eh_clip(hu * window[0] + window[1], window[2], window[3]) + 0.0f;
+  return eh_clip(hu * window[0] + window[1], window[2], window[3]);
 }
 
 // Round half to even, for |value| < 2^22: the sum has no room for a fraction.

@@ -67,43 +67,52 @@ bool sane(const EhPlan& p) {
          (int64_t)p.reduced_columns * p.factor <= p.columns;
 }
 
-int slots(const EhPlan& p) {
-  // Two rows of every slice that one voxel can touch, as a power of two; beyond that rows are reduced again.
-  const float touched = p.share != 0.0f ? 2.0f * p.half_extent * p.mean_inverse_gap + 3.0f : 2.0f;
-  int count = 4;
-  while (count < 128 && (float)count < 2.0f * touched) count *= 2;
-  return count;
+// How many slices and rows of lines a thread keeps.
+void kept(const EhPlan& p, int* slices, int* rows) {
+  // All slices that a voxel can touch; beyond that lines are made again.
+  const float touched = p.share != 0.0f ? 2.0f * p.half_extent * p.mean_inverse_gap + 2.0f : 2.0f;
+  *slices = 2;
+  while (*slices < 64 && (float)*slices < touched) *slices *= 2;
+  // With few slices, also all rows of a band for the next plane, which shares one of its slices with this one.
+  *rows = *slices <= 4 ? 2 * BAND_ROWS : 2;
+}
+
+struct Lengths {
+  size_t width, line, lines;
+};
+
+Lengths lengths(const EhPlan& p) {
+  int slices, rows;
+  kept(p, &slices, &rows);
+  return {(size_t)p.width + EH_SLACK, (size_t)p.reduced_columns + EH_SLACK, (size_t)slices * rows};
 }
 
 }  // namespace
 
 size_t eh_scratch_bytes(const EhPlan* plan) {
-  const size_t width = (size_t)plan->width + EH_SLACK, line = (size_t)plan->reduced_columns + EH_SLACK;
-  const size_t between = line > width ? line : width;
-  return (size_t)slots(*plan) * (sizeof(int64_t) + line * sizeof(float)) + between * sizeof(float) + 5 * width * 4;
+  const Lengths n = lengths(*plan);
+  return n.lines * (sizeof(EhKey) + n.width * sizeof(float)) + (n.line + 7 * n.width) * sizeof(float);
 }
 
 void eh_scratch_init(EhScratch* scratch, const EhPlan* plan, void* memory) {
-  const size_t width = (size_t)plan->width + EH_SLACK, line = (size_t)plan->reduced_columns + EH_SLACK;
-  scratch->slots = slots(*plan);
-  scratch->key = (int64_t*)memory;
-  for (int i = 0; i < scratch->slots; ++i) scratch->key[i] = -1;
-  float* at = (float*)(scratch->key + scratch->slots);
+  const Lengths n = lengths(*plan);
   // What lies past a line's end is read by vector loads and never counts, but must be there and be a number.
-  memset(at, 0, eh_scratch_bytes(plan) - (size_t)scratch->slots * sizeof(int64_t));
-  scratch->cache = at;
-  at += scratch->slots * line;
-  scratch->line = at;
-  at += line > width ? line : width;
-  scratch->weight = at;
-  at += width;
-  scratch->sum = at;
-  at += width;
-  scratch->sample = at;
-  at += width;
-  scratch->lower = (int32_t*)at;
-  scratch->upper = scratch->lower + width;
-  scratch->filled = 0;
+  memset(memory, 0, eh_scratch_bytes(plan));
+  kept(*plan, &scratch->kept_slices, &scratch->kept_rows);
+  scratch->keys = (EhKey*)memory;
+  for (size_t i = 0; i < n.lines; ++i) scratch->keys[i].slice = -1;
+  float* at = (float*)(scratch->keys + n.lines);
+  scratch->lines = at, at += n.lines * n.width;
+  scratch->reduced = at, at += n.line;
+  scratch->hu = at, at += n.width;
+  scratch->value = at, at += n.width;
+  scratch->air = at, at += n.width;
+  scratch->weight = at, at += n.width;
+  scratch->lower = (int32_t*)at, at += n.width;
+  scratch->upper = (int32_t*)at, at += n.width;
+  scratch->halves = (uint16_t*)at;
+  for (int i = 0; i < plan->width; ++i) scratch->air[i] = EH_AIR_HU;
+  scratch->found = false;
 }
 
 extern "C" {

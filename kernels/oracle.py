@@ -145,12 +145,12 @@ def _bilinear(hu: Float32, plan: Plan, index: Index, u: Float32, v: Float32) -> 
     right = np.minimum(c + 1, columns - 1)
     flat = hu.reshape(-1)
 
-    def between_rows(column: Index) -> Float32:
-        above = flat[top + column]
-        return np.asarray(above + fr * (flat[bottom + column] - above))
+    def between_columns(line: Index) -> Float32:
+        left = flat[line + c]
+        return np.asarray(left + fc * (flat[line + right] - left))
 
-    near = between_rows(c)
-    return np.where(inside, near + fc * (between_rows(right) - near), AIR)
+    upper = between_columns(top)
+    return np.where(inside, upper + fr * (between_columns(bottom) - upper), AIR)
 
 
 def window(hu: Float32, windows: Windows) -> npt.NDArray[np.generic]:
@@ -168,7 +168,7 @@ def window(hu: Float32, windows: Windows) -> npt.NDArray[np.generic]:
     planes, height, width = hu.shape
     out = np.empty((planes, len(windows.level_width), height, width), np.dtype(windows.dtype))
     for channel, (factor, addend, lowest, highest) in enumerate(channels(windows)):
-        value = np.clip(hu * factor + addend, lowest, highest) + np.float32(0)  # never -0
+        value = np.clip(hu * factor + addend, lowest, highest)
         out[:, channel] = np.rint(value) if windows.dtype == "int8" else value
     return out
 

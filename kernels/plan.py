@@ -34,7 +34,7 @@ NEGLIGIBLE = 1e-5
 class Plan:
     """One stack on one grid.
 
-    Positions of voxel [k, j, i] are ``(start + k·per_plane) + j·per_row) + i·per_column``, in float32 and in this order.
+    Positions of voxel [k, j, i] are ``((start + k·per_plane) + j·per_row) + i·per_column``, in float32, in this order.
 
     Parameters
     ----------

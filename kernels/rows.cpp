@@ -1,9 +1,10 @@
 // Rows of the preprocessing pass on a CPU, compiled once per instruction set (EH_ROWS names the entry point).
 //
-// In stacks that are not rotated about the patient's axes, all voxels of a grid row lie between the same two slices and
-// on the same two pixel rows. Then the work is done line by line: reduce stored pixels to HU, blend two lines, sample
-// the columns. The compiler vectorises every loop but the sampling of columns, whose permutations are written out.
-// Other stacks go voxel by voxel through formulas.h. Both give the same bits.
+// In stacks that are not rotated about the patient's axes, all voxels of a grid row lie between the same slices and on
+// the same pixel rows. Then the work is done line by line: reduce stored pixels to HU, sample the columns (both once for
+// every line, which is kept for the next row and the next plane), blend lines and slices, apply the windows. The compiler
+// vectorises all but two loops, which are written out. Other stacks go voxel by voxel through formulas.h. Both give the
+// same bits.
 #include "rows.h"
 
 #if defined(__x86_64__)
@@ -60,37 +61,73 @@ void reduce_by(const EhPlan& p, const EhTables& t, const int16_t* pixels, int sl
   }
 }
 
-template <bool Padded>
-void reduce(const EhPlan& p, const EhTables& t, const int16_t* pixels, int slice, int row, float* __restrict__ out) {
-  switch (p.factor) {
-    case 1: return reduce_by<1, Padded>(p, t, pixels, slice, row, out);
-    case 2: return reduce_by<2, Padded>(p, t, pixels, slice, row, out);
-    case 3: return reduce_by<3, Padded>(p, t, pixels, slice, row, out);
-    default: return reduce_by<EH_MAX_FACTOR, Padded>(p, t, pixels, slice, row, out);
+// The commonest case by hand: 2 x 2 pixels, no padding.
+void reduce_pairs(const EhPlan& p, const EhTables& t, const int16_t* pixels, int slice, int row, float* __restrict__ out) {
+  const int16_t* above = pixels + slice * p.slice_stride + (int64_t)row * 2 * p.row_stride;
+  const int16_t* below = above + p.row_stride;
+  const int columns = p.reduced_columns;
+  int x = 0;
+#if defined(__AVX512F__)
+  const __m512 gain = _mm512_set1_ps(t.gain[slice]), intercept = _mm512_set1_ps(t.intercept[slice]);
+  const __m512i one = _mm512_set1_epi16(1);  // a sum of neighbours is their scalar product with (1, 1)
+  for (; x + 16 <= columns; x += 16) {
+    const __m512i sum = _mm512_add_epi32(_mm512_madd_epi16(_mm512_loadu_si512(above + 2 * x), one),
+                                         _mm512_madd_epi16(_mm512_loadu_si512(below + 2 * x), one));
+    const __m512 value = _mm512_maskz_cvtepi32_ps(0xffff, sum);
+    _mm512_storeu_ps(out + x, _mm512_add_ps(_mm512_mul_ps(value, gain), intercept));
+  }
+#elif defined(__AVX2__)
+  const __m256 gain = _mm256_set1_ps(t.gain[slice]), intercept = _mm256_set1_ps(t.intercept[slice]);
+  const __m256i one = _mm256_set1_epi16(1);
+  for (; x + 8 <= columns; x += 8) {
+    const __m256i sum = _mm256_add_epi32(_mm256_madd_epi16(_mm256_loadu_si256((const __m256i*)(above + 2 * x)), one),
+                                         _mm256_madd_epi16(_mm256_loadu_si256((const __m256i*)(below + 2 * x)), one));
+    _mm256_storeu_ps(out + x, _mm256_add_ps(_mm256_mul_ps(_mm256_cvtepi32_ps(sum), gain), intercept));
+  }
+#elif defined(__SSE2__)
+  const __m128 gain = _mm_set1_ps(t.gain[slice]), intercept = _mm_set1_ps(t.intercept[slice]);
+  const __m128i one = _mm_set1_epi16(1);
+  for (; x + 4 <= columns; x += 4) {
+    const __m128i sum = _mm_add_epi32(_mm_madd_epi16(_mm_loadu_si128((const __m128i*)(above + 2 * x)), one),
+                                      _mm_madd_epi16(_mm_loadu_si128((const __m128i*)(below + 2 * x)), one));
+    _mm_storeu_ps(out + x, _mm_add_ps(_mm_mul_ps(_mm_cvtepi32_ps(sum), gain), intercept));
+  }
+#elif defined(__aarch64__)
+  const float32x4_t gain = vdupq_n_f32(t.gain[slice]), intercept = vdupq_n_f32(t.intercept[slice]);
+  for (; x + 4 <= columns; x += 4) {
+    const int32x4_t sum = vpadalq_s16(vpaddlq_s16(vld1q_s16(above + 2 * x)), vld1q_s16(below + 2 * x));
+    vst1q_f32(out + x, vaddq_f32(vmulq_f32(vcvtq_f32_s32(sum), gain), intercept));
+  }
+#endif
+  for (; x < columns; ++x) {
+    const int sum = above[2 * x] + above[2 * x + 1] + below[2 * x] + below[2 * x + 1];
+    out[x] = (float)sum * t.gain[slice] + t.intercept[slice];
   }
 }
 
-// A reduced line, from the cache where the last grid row needed it too.
-const float* reduced_line(const EhJob& job, EhScratch& scratch, int slice, int row) {
-  const EhPlan& p = *job.plan;
-  // Neighbouring slices and neighbouring rows never share a slot.
-  int slot = (2 * slice + (row & 1)) & (scratch.slots - 1);
-  float* line = scratch.cache + (size_t)slot * (p.reduced_columns + EH_SLACK);
-  int64_t key = (int64_t)slice * p.reduced_rows + row;
-  if (scratch.key[slot] != key) {
-    if (p.padding_low <= p.padding_high)
-      reduce<true>(p, job.tables, job.pixels, slice, row, line);
-    else
-      reduce<false>(p, job.tables, job.pixels, slice, row, line);
-    scratch.key[slot] = key;
+// One line of a reduced slice in HU.
+void reduce(const EhPlan& p, const EhTables& t, const int16_t* pixels, int slice, int row, float* out) {
+  const bool padded = p.padding_low <= p.padding_high;
+  switch (p.factor * 2 + padded) {
+    case 2: return reduce_by<1, false>(p, t, pixels, slice, row, out);
+    case 3: return reduce_by<1, true>(p, t, pixels, slice, row, out);
+    case 4: return reduce_pairs(p, t, pixels, slice, row, out);
+    case 5: return reduce_by<2, true>(p, t, pixels, slice, row, out);
+    case 6: return reduce_by<3, false>(p, t, pixels, slice, row, out);
+    case 7: return reduce_by<3, true>(p, t, pixels, slice, row, out);
+    case 8: return reduce_by<4, false>(p, t, pixels, slice, row, out);
+    default: return reduce_by<4, true>(p, t, pixels, slice, row, out);
   }
-  return line;
 }
 
-void find_columns(const EhPlan& p, EhScratch& scratch, float base, float offset) {
-  if (scratch.filled && scratch.base == base && scratch.offset == offset) return;
+void fill(float* __restrict__ out, int from, int to, float value) {
+  for (int i = from; i < to; ++i) out[i] = value;
+}
+
+void find_columns(const EhPlan& p, EhScratch& scratch, EhColumns wanted) {
+  if (scratch.found && scratch.columns == wanted) return;
   const int width = p.width, columns = p.reduced_columns;
-  const float step = p.column[3];
+  const float step = p.column[3], base = wanted.base, offset = wanted.offset;
   int32_t* __restrict__ lower = scratch.lower;
   int32_t* __restrict__ upper = scratch.upper;
   float* __restrict__ weight = scratch.weight;
@@ -106,13 +143,8 @@ void find_columns(const EhPlan& p, EhScratch& scratch, float base, float offset)
   while (end > begin && !eh_tap((base + (float)(end - 1) * step) - offset, columns).inside) --end;
   scratch.begin = begin;
   scratch.end = end;
-  scratch.base = base;
-  scratch.offset = offset;
-  scratch.filled = 1;
-}
-
-void fill(float* __restrict__ out, int from, int to, float value) {
-  for (int i = from; i < to; ++i) out[i] = value;
+  scratch.columns = wanted;
+  scratch.found = true;
 }
 
 // out[i] = lerp(line[lower[i]], line[upper[i]], weight[i])
@@ -154,54 +186,71 @@ void sample_columns(const EhScratch& scratch, bool rising, const float* __restri
   for (; i < end; ++i) out[i] = eh_lerp(line[lower[i]], line[upper[i]], weight[i]);
 }
 
-// One slice's contribution to a grid row that crosses it at pixel row u.
-void sample_slice(const EhJob& job, EhScratch& scratch, int slice, float u, float base, float* __restrict__ out) {
+// A reduced line, sampled at the grid's columns: kept from an earlier row or plane, or made now.
+const float* sampled_line(const EhJob& job, EhScratch& scratch, int slice, int row, EhColumns columns) {
   const EhPlan& p = *job.plan;
-  const EhTap row = eh_tap(u - job.tables.row_offset[slice], p.reduced_rows);
-  if (!row.inside) {
-    fill(out, 0, p.width, EH_AIR_HU);
-    return;
+  const int slot = (slice & (scratch.kept_slices - 1)) * scratch.kept_rows + (row & (scratch.kept_rows - 1));
+  float* line = scratch.lines + (size_t)slot * (p.width + EH_SLACK);
+  const EhKey key = {slice, row, columns};
+  if (!(scratch.keys[slot] == key)) {
+    find_columns(p, scratch, columns);
+    reduce(p, job.tables, job.pixels, slice, row, scratch.reduced);
+    fill(line, 0, scratch.begin, EH_AIR_HU);
+    sample_columns(scratch, p.column[3] >= 0.0f, scratch.reduced, line);
+    fill(line, scratch.end, p.width, EH_AIR_HU);
+    scratch.keys[slot] = key;
   }
-  find_columns(p, scratch, base, job.tables.column_offset[slice]);
-  const float* line = reduced_line(job, scratch, slice, row.lower);
-  if (row.weight != 0.0f && row.lower != row.upper) {
-    const float* __restrict__ first = line;
-    const float* __restrict__ second = reduced_line(job, scratch, slice, row.upper);
-    float* __restrict__ between = scratch.line;
-    for (int x = 0; x < p.reduced_columns; ++x) between[x] = eh_lerp(first[x], second[x], row.weight);
-    line = between;
-  }
-  fill(out, 0, scratch.begin, EH_AIR_HU);
-  sample_columns(scratch, p.column[3] >= 0.0f, line, out);
-  fill(out, scratch.end, p.width, EH_AIR_HU);
+  return line;
 }
 
-// HU of a row whose voxels share their slices and their pixel rows: the result lies in scratch.sum.
+// The two lines of a slice between which a grid row runs.
+struct Lines {
+  const float *upper, *lower;
+  float weight;
+};
+
+Lines lines_of(const EhJob& job, EhScratch& scratch, int slice, float u, float base) {
+  const EhTap row = eh_tap(u - job.tables.row_offset[slice], job.plan->reduced_rows);
+  if (!row.inside) return {scratch.air, scratch.air, 0.0f};
+  const EhColumns columns = {base, job.tables.column_offset[slice]};
+  const float* upper = sampled_line(job, scratch, slice, row.lower, columns);
+  // With no weight the other line cannot count: lerp(a, b, 0) is a, to the bit.
+  const bool alone = row.weight == 0.0f || row.lower == row.upper;
+  return {upper, alone ? upper : sampled_line(job, scratch, slice, row.upper, columns), row.weight};
+}
+
+// HU of a row whose voxels share their slices and their pixel rows.
 void sample_row(const EhJob& job, EhScratch& scratch, float s, float u, float base) {
   const EhPlan& p = *job.plan;
   const EhTables& t = job.tables;
   const int width = p.width;
-  float* __restrict__ sum = scratch.sum;
-  float* __restrict__ sample = scratch.sample;
+  float* __restrict__ hu = scratch.hu;
   if (p.share != 0.0f) {
     const EhSpan span = eh_span(p, t, s);
-    fill(sum, 0, width, span.air * EH_AIR_HU);
+    fill(hu, 0, width, span.air * EH_AIR_HU);
     eh_average(p, t, span, [&](int slice, float weight) {
-      sample_slice(job, scratch, slice, u, base, sample);
-      for (int i = 0; i < width; ++i) sum[i] = sum[i] + weight * sample[i];
+      const Lines lines = lines_of(job, scratch, slice, u, base);
+      const float *__restrict__ a = lines.upper, *__restrict__ b = lines.lower;
+      for (int i = 0; i < width; ++i) hu[i] = hu[i] + weight * eh_lerp(a[i], b[i], lines.weight);
     });
     return;
   }
   if (!(s >= t.knots[0] && s <= t.knots[p.slices + 1])) {
-    fill(sum, 0, width, EH_AIR_HU);
+    fill(hu, 0, width, EH_AIR_HU);
     return;
   }
   const int segment = eh_segment(p, t.knots, s), below = eh_below(segment), above = eh_above(segment, p.slices);
   const float weight = eh_clip((s - t.knots[segment]) * t.inverse_gap[segment], 0.0f, 1.0f);
-  sample_slice(job, scratch, below, u, base, sum);
-  if (weight == 0.0f || below == above) return;
-  sample_slice(job, scratch, above, u, base, sample);
-  for (int i = 0; i < width; ++i) sum[i] = eh_lerp(sum[i], sample[i], weight);
+  const Lines near = lines_of(job, scratch, below, u, base);
+  const float *__restrict__ a = near.upper, *__restrict__ b = near.lower;
+  if (weight == 0.0f || below == above) {
+    for (int i = 0; i < width; ++i) hu[i] = eh_lerp(a[i], b[i], near.weight);
+    return;
+  }
+  const Lines far = lines_of(job, scratch, above, u, base);
+  const float *__restrict__ c = far.upper, *__restrict__ d = far.lower;
+  for (int i = 0; i < width; ++i)
+    hu[i] = eh_lerp(eh_lerp(a[i], b[i], near.weight), eh_lerp(c[i], d[i], far.weight), weight);
 }
 
 void to_half(const float* __restrict__ in, uint16_t* __restrict__ out, int count) {
@@ -245,13 +294,13 @@ void put(const EhJob& job, const void* row, void* out, size_t bytes) {
 void write_row(const EhJob& job, EhScratch& scratch, int plane, int row) {
   const EhPlan& p = *job.plan;
   const int width = p.width;
-  const float* __restrict__ hu = scratch.sum;
+  const float* __restrict__ hu = scratch.hu;
   for (int c = 0; c < p.channels; ++c) {
     const float window[4] = {p.window[c][0], p.window[c][1], p.window[c][2], p.window[c][3]};
     const int64_t at = (((int64_t)plane * p.channels + c) * p.height + row) * width;
-    float* __restrict__ value = scratch.sample;
+    float* __restrict__ value = scratch.value;
     if (job.dtype == EH_INT8) {
-      int8_t* __restrict__ rounded = (int8_t*)scratch.sample;
+      int8_t* __restrict__ rounded = (int8_t*)scratch.value;
       for (int i = 0; i < width; ++i) rounded[i] = (int8_t)(int)eh_round(eh_window(hu[i], window));
       put(job, rounded, (int8_t*)job.out + at, (size_t)width);
       continue;
@@ -260,7 +309,7 @@ void write_row(const EhJob& job, EhScratch& scratch, int plane, int row) {
     if (job.dtype == EH_FLOAT32) {
       put(job, value, (float*)job.out + at, (size_t)width * 4);
     } else {
-      uint16_t* halves = (uint16_t*)scratch.line;
+      uint16_t* halves = scratch.halves;
       to_half(value, halves, width);
       put(job, halves, (uint16_t*)job.out + at, (size_t)width * 2);
     }
@@ -278,7 +327,7 @@ extern "C" void EH_ROWS(const EhJob* job, EhScratch* scratch, int plane, int fro
     if (eh_at(p.along, s, 0) == eh_at(p.along, s, last) && eh_at(p.row, u, 0) == eh_at(p.row, u, last)) {
       sample_row(*job, *scratch, eh_at(p.along, s, 0), eh_at(p.row, u, 0), v);
     } else {
-      for (int i = 0; i < p.width; ++i) scratch->sum[i] = eh_voxel(p, job->tables, job->pixels, plane, row, i);
+      for (int i = 0; i < p.width; ++i) scratch->hu[i] = eh_voxel(p, job->tables, job->pixels, plane, row, i);
     }
     write_row(*job, *scratch, plane, row);
   }

@@ -18,22 +18,39 @@ struct EhJob {
   int streaming;  // write past the cache: rows are whole cache lines, and too many to keep
 };
 
-// Working memory of one thread, laid out in one allocation by eh_scratch_bytes and eh_scratch_init.
-struct EhScratch {
-  int32_t *lower, *upper;  // [width] column taps
-  float* weight;           // [width]
-  float *sum, *sample;     // [width] HU of the row, and of one slice's contribution
-  float* line;             // [max(reduced_columns, width) + EH_SLACK] between two rows of one slice; a row of halves
-  float* cache;            // [slots][reduced_columns + EH_SLACK] reduced rows in HU
-  int64_t* key;            // [slots] which row a slot holds
-  int slots;
-  // The taps hold for this position of the row's first column and this slice offset.
+// Where the columns of a row fall: the position of the first, and what the slice takes from it.
+struct EhColumns {
   float base, offset;
-  int begin, end;  // columns inside the image
-  int filled;
+  bool operator==(const EhColumns& other) const { return base == other.base && offset == other.offset; }
 };
 
-// Vector loads may read this many elements past what counts.
+// Which line of which slice, sampled where.
+struct EhKey {
+  int32_t slice, row;
+  EhColumns columns;
+  bool operator==(const EhKey& other) const {
+    return slice == other.slice && row == other.row && columns == other.columns;
+  }
+};
+
+// Working memory of one thread, laid out in one allocation by eh_scratch_bytes and eh_scratch_init.
+struct EhScratch {
+  float* hu;         // [width] the row in HU
+  float* value;      // [width] one channel of it
+  uint16_t* halves;  // [width] the same in half precision
+  float* air;        // [width]
+  float* reduced;    // [reduced_columns] a line of a reduced slice
+  float* lines;      // [kept_slices][kept_rows][width] such lines, sampled at the grid's columns
+  EhKey* keys;       // [kept_slices][kept_rows] what they hold
+  int kept_slices, kept_rows;  // powers of two
+  int32_t *lower, *upper;      // [width] column taps
+  float* weight;               // [width]
+  EhColumns columns;           // for which the taps were found
+  bool found;
+  int begin, end;  // columns inside the image
+};
+
+// Vector loads may read this many elements past what counts: every array above has room for them.
 enum { EH_SLACK = 32 };
 
 size_t eh_scratch_bytes(const struct EhPlan* plan);
