@@ -10,10 +10,10 @@ namespace {
 
 // A unit of work is a band of rows through a run of planes: neighbouring planes read the same slices, so what one plane
 // brought into the cache the next one finds there.
-enum { BAND_ROWS = 16, RUN_PLANES = 8, MAX_THREADS = 256 };
+enum { BAND_ROWS = 32, RUN_PLANES = 8, MAX_THREADS = 256 };
 
-// Tensors of this size would push everything else out of a last-level cache.
-enum : size_t { STREAMED_BYTES = 16u << 20 };
+// A tensor from this size on leaves the cache before it is read, so it is written past it.
+enum : size_t { STREAMED_BYTES = 4u << 20 };
 
 enum { OK = 0, BAD_LAYOUT = -1, BAD_SIZES = -2, OUT_OF_MEMORY = -3 };
 
@@ -91,7 +91,7 @@ Lengths lengths(const EhPlan& p) {
 
 size_t eh_scratch_bytes(const EhPlan* plan) {
   const Lengths n = lengths(*plan);
-  return n.lines * (sizeof(EhKey) + n.width * sizeof(float)) + (n.line + 7 * n.width) * sizeof(float);
+  return n.lines * (sizeof(EhKey) + n.width * sizeof(float)) + (n.line + 6 * n.width) * sizeof(float);
 }
 
 void eh_scratch_init(EhScratch* scratch, const EhPlan* plan, void* memory) {
@@ -109,8 +109,7 @@ void eh_scratch_init(EhScratch* scratch, const EhPlan* plan, void* memory) {
   scratch->air = at, at += n.width;
   scratch->weight = at, at += n.width;
   scratch->lower = (int32_t*)at, at += n.width;
-  scratch->upper = (int32_t*)at, at += n.width;
-  scratch->halves = (uint16_t*)at;
+  scratch->upper = (int32_t*)at;
   for (int i = 0; i < plan->width; ++i) scratch->air[i] = EH_AIR_HU;
   scratch->found = false;
 }

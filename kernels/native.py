@@ -67,21 +67,14 @@ def parameters(plan: Plan, windows: npt.NDArray[np.float32], pixels: npt.NDArray
     strides = [stride // pixels.itemsize for stride in pixels.strides[:2]]
     block.slice_stride, block.row_stride = strides
     block.paired = int(pixels.ctypes.data % 4 == 0 and all(stride % 2 == 0 for stride in strides))
-    for name in ("along", "row", "column"):
-        getattr(block, name)[:] = getattr(plan, name).tolist()
+    for at, axis in zip((block.along, block.row, block.column), plan.axes.tolist(), strict=True):
+        at[:] = axis
     if plan.extent:
         block.half_extent, block.share = plan.extent * 0.5, 1 / plan.extent
     block.mean_inverse_gap = float(plan.slices / max(float(plan.knots[-1] - plan.knots[0]), 1e-6))
     for at, row in zip(block.window, windows.tolist(), strict=False):
         at[:] = row
     return block
-
-
-def tables(plan: Plan) -> npt.NDArray[np.float32]:
-    """The plan's per-slice tables in one array: float32 [7 Z + 3]."""
-    return np.concatenate([
-        plan.knots, plan.inverse_gap, plan.row_offset, plan.column_offset, plan.gain, plan.intercept, plan.padded,
-    ])  # fmt: skip
 
 
 def sliced(stack: Stack) -> npt.NDArray[np.int16]:
@@ -173,10 +166,10 @@ def preprocess(
     if found is None:
         raise RuntimeError(f"no native twin: {why_not()}")
     plan, pixels = Plan.of(stack, target), sliced(stack)
-    block, table = parameters(plan, channels(windows), pixels), tables(plan)
+    block = parameters(plan, channels(windows), pixels)
     dtype = DTYPE_CODES[windows.dtype if windows is not None else "float32"]
     failure = found.eh_preprocess(
-        ctypes.byref(block), table.ctypes.data, pixels.ctypes.data, dtype, out.ctypes.data, threads,
+        ctypes.byref(block), plan.tables.ctypes.data, pixels.ctypes.data, dtype, out.ctypes.data, threads,
         isa.encode() if isa else None,
     )  # fmt: skip
     if failure:

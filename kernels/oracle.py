@@ -72,7 +72,7 @@ def resample(stack: Stack, target: Target) -> Float32:
     planes, height, width = plan.shape
     out = np.empty(plan.shape, np.float32)
     for k in range(planes):
-        s, u, v = (_positions(axis, k, height, width) for axis in (plan.along, plan.row, plan.column))
+        s, u, v = (_positions(axis, k, height, width) for axis in plan.axes)
         out[k] = _averaged(hu, plan, s, u, v) if plan.extent else _interpolated(hu, plan, s, u, v)
     return out
 

@@ -44,22 +44,15 @@ class Plan:
         In-plane reduction; a reduced pixel is the mean of factor² stored ones.
     shape : tuple of int
         Of the grid: Z, Y, X.
-    along : float32 array [4]
-        Distance along the normal, mm: start, per plane, per row, per column.
-    row, column : float32 arrays [4]
-        Position within the middle slice, reduced pixels, likewise.
+    axes : float32 array [3, 4]
+        Start, per plane, per row, per column of three positions: the distance along the normal (mm), and the row and
+        the column within the middle slice (reduced pixels).
     extent : float
         Length of normal over which slices are averaged, mm; 0 interpolates between two slices.
-    knots : float32 array [Z + 2], mm
-    inverse_gap : float32 array [Z + 1], 1/mm
-    row_offset, column_offset : float32 arrays [Z]
-        What a slice's own position takes from `row` and `column`, reduced pixels.
-    gain, intercept : float32 arrays [Z]
-        HU of a reduced pixel = sum of its stored values · gain + intercept.
-    padded : float32 array [Z]
-        Added once for each stored value that is padding (and is left out of the sum).
     padding : tuple of int or None
         Inclusive range of stored values.
+    tables : float32 array [7 Z + 3]
+        What follows, one after the other, as the kernels read it.
     """
 
     slices: int
@@ -67,18 +60,49 @@ class Plan:
     columns: int
     factor: int
     shape: tuple[int, int, int]
-    along: Float32
-    row: Float32
-    column: Float32
+    axes: Float32
     extent: float
-    knots: Float32
-    inverse_gap: Float32
-    row_offset: Float32
-    column_offset: Float32
-    gain: Float32
-    intercept: Float32
-    padded: Float32
     padding: tuple[int, int] | None
+    tables: Float32
+
+    @property
+    def knots(self) -> Float32:
+        """Float32 [Z + 2], mm."""
+        return self.tables[: self.slices + 2]
+
+    @property
+    def inverse_gap(self) -> Float32:
+        """Float32 [Z + 1], 1/mm: between knots."""
+        return self.tables[self.slices + 2 : 2 * self.slices + 3]
+
+    @property
+    def row_offset(self) -> Float32:
+        """Float32 [Z]: what a slice's own position takes from the row, reduced pixels."""
+        return self._per_slice(0)
+
+    @property
+    def column_offset(self) -> Float32:
+        """Float32 [Z]: the same for the column."""
+        return self._per_slice(1)
+
+    @property
+    def gain(self) -> Float32:
+        """Float32 [Z]: HU of a reduced pixel = sum of its stored values · gain + intercept."""
+        return self._per_slice(2)
+
+    @property
+    def intercept(self) -> Float32:
+        """Float32 [Z], HU; never -0."""
+        return self._per_slice(3)
+
+    @property
+    def padded(self) -> Float32:
+        """Float32 [Z]: added once for each stored value that is padding (and is left out of the sum)."""
+        return self._per_slice(4)
+
+    def _per_slice(self, index: int) -> Float32:
+        start = (2 + index) * self.slices + 3
+        return self.tables[start : start + self.slices]
 
     @classmethod
     def of(cls, stack: Stack, target: Target) -> Plan:
@@ -94,57 +118,54 @@ class Plan:
         ValueError
             If the stack has no slices, or slices without pixels.
         """
+        # Few, large NumPy calls: beside a pass of three milliseconds each of them counts.
         slices, rows, columns = stack.pixels.shape
         if min(slices, rows, columns) < 1:
             raise ValueError(f"a stack needs slices with pixels, not {stack.pixels.shape}")
         factor = min(reduction(stack, target), rows, columns)
-        middle = slices // 2
-        row_mm, column_mm = (mm * factor for mm in stack.pixel_spacing)
+        row_mm, column_mm = stack.pixel_spacing
+        dz, dy, dx = target.spacing_mm
+        middle = stack.origin[slices // 2]
         down, right, normal = stack.column_cosines, stack.row_cosines, stack.normal
-        # The centre of a reduced pixel is the mean of the centres it was made of.
-        shift = (factor - 1) / 2 * (right * stack.pixel_spacing[1] + down * stack.pixel_spacing[0])
-        start = np.asarray(target.origin, np.float64) - stack.origin[middle]
+        scaled = np.array([normal, down / (row_mm * factor), right / (column_mm * factor)]).T  # [xyz, position]
+
         # Targets are axis-parallel: planes along z, rows along y, columns along x.
-        steps = np.array([start, *(np.diag(target.spacing_mm) @ np.eye(3)[::-1])])  # [start|k|j|i, xyz] mm
-        sizes = (1, *target.shape)
+        steps = np.array([target.origin - middle, (0, 0, dz), (0, dy, 0), (dx, 0, 0)])  # [start|k|j|i, xyz] mm
+        axes = steps @ scaled
+        # The centre of a reduced pixel is the mean of the centres it was made of.
+        axes[0, 1:] -= (factor - 1) / (2 * factor)
+        axes[np.abs(axes) * np.array([(1,), *((n,) for n in target.shape)]) < NEGLIGIBLE] = 0
 
-        def affine(axis: npt.NDArray[np.float64], offset: float = 0.0) -> Float32:
-            values = steps @ axis
-            values[0] -= offset
-            negligible = np.abs(values) * sizes < NEGLIGIBLE
-            return np.where(negligible, 0.0, values).astype(np.float32)
+        places = (stack.origin - middle) @ scaled  # [Z, distance|row|column]
+        places[np.abs(places) < NEGLIGIBLE] = 0
+        distances = places[:, 0]
+        extent = float(np.abs(normal) @ (dx, dy, dz))
+        low = high = extent / 2
+        averaged = False
+        if slices > 1:
+            gaps = np.diff(distances)
+            low, high = gaps[0] / 2, gaps[-1] / 2
+            averaged = target.resampling == "antialiased" and extent >= COARSER * np.median(gaps)
+        knots = np.concatenate([[distances[0] - low], distances, [distances[-1] + high]])
 
-        def offsets(axis: npt.NDArray[np.float64]) -> Float32:
-            values = (stack.origin - stack.origin[middle]) @ axis
-            return np.where(np.abs(values) < NEGLIGIBLE, 0.0, values).astype(np.float32)
-
-        distances = stack.distances - stack.distances[middle]
-        gaps = np.diff(distances)
-        extent = float(np.abs(normal) @ target.spacing_mm[::-1])
-        averaged = slices > 1 and target.resampling == "antialiased" and extent >= COARSER * np.median(gaps)
-        half = (gaps[0] / 2, gaps[-1] / 2) if slices > 1 else (extent / 2, extent / 2)
-        knots = np.array([distances[0] - half[0], *distances, distances[-1] + half[1]])
-        gain = stack.slope.astype(np.float64) / factor**2
-        intercept = stack.intercept.astype(np.float64)
-        return cls(
+        plan = cls(
             slices=slices,
             rows=rows,
             columns=columns,
             factor=factor,
             shape=target.shape,
-            along=affine(normal),
-            row=affine(down / row_mm, float(shift @ down) / row_mm),
-            column=affine(right / column_mm, float(shift @ right) / column_mm),
+            axes=axes.T.astype(np.float32),
             extent=float(np.float32(extent)) if averaged else 0.0,
-            knots=knots.astype(np.float32),
-            inverse_gap=(1 / np.diff(knots)).astype(np.float32),
-            row_offset=offsets(down / row_mm),
-            column_offset=offsets(right / column_mm),
-            gain=gain.astype(np.float32),
-            intercept=intercept.astype(np.float32) + np.float32(0),  # never -0
-            padded=((AIR_HU - intercept) / factor**2).astype(np.float32),
             padding=stack.padding,
+            tables=np.empty(7 * slices + 3, np.float32),
         )
+        plan.knots[:] = knots
+        plan.inverse_gap[:] = 1 / np.diff(knots)
+        plan.row_offset[:], plan.column_offset[:] = places[:, 1], places[:, 2]
+        plan.gain[:] = stack.slope / factor**2
+        plan.intercept[:] = stack.intercept + np.float32(0)  # -0 becomes 0
+        plan.padded[:] = (AIR_HU - stack.intercept) / factor**2
+        return plan
 
 
 def reduction(stack: Stack, target: Target) -> int:
@@ -185,7 +206,7 @@ def cover(stack: Stack, target: Target) -> Float32:
     planes, rows, columns = plan.shape
     # A plane's edge of cover is straight, so a few hundred places tell its share within a few per cent.
     at = [np.unique(np.linspace(n // 4, n - 1 - n // 4, 24).round()) for n in (rows, columns)]
-    start, per_plane, per_row, per_column = plan.along.astype(np.float64)
+    start, per_plane, per_row, per_column = plan.axes[0].astype(np.float64)
     k = np.arange(planes)[:, None, None]
     s = start + k * per_plane + at[0][:, None] * per_row + at[1] * per_column  # [Z, 24, 24] mm
     return np.asarray(((s >= plan.knots[0]) & (s <= plan.knots[-1])).mean(axis=(1, 2)), np.float32)

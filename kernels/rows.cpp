@@ -186,6 +186,14 @@ void sample_columns(const EhScratch& scratch, bool rising, const float* __restri
   for (; i < end; ++i) out[i] = eh_lerp(line[lower[i]], line[upper[i]], weight[i]);
 }
 
+// Asks for the stored pixels of a line that will be needed soon: with the next plane, the next slice.
+void prefetch(const EhPlan& p, const int16_t* pixels, int slice, int row) {
+  if (slice >= p.slices) return;
+  const int16_t* at = pixels + slice * p.slice_stride + (int64_t)row * p.factor * p.row_stride;
+  for (int y = 0; y < p.factor; ++y, at += p.row_stride)
+    for (int x = 0; x < p.columns; x += 32) __builtin_prefetch(at + x, 0, 2);
+}
+
 // A reduced line, sampled at the grid's columns: kept from an earlier row or plane, or made now.
 const float* sampled_line(const EhJob& job, EhScratch& scratch, int slice, int row, EhColumns columns) {
   const EhPlan& p = *job.plan;
@@ -194,6 +202,7 @@ const float* sampled_line(const EhJob& job, EhScratch& scratch, int slice, int r
   const EhKey key = {slice, row, columns};
   if (!(scratch.keys[slot] == key)) {
     find_columns(p, scratch, columns);
+    prefetch(p, job.pixels, slice + 1, row);
     reduce(p, job.tables, job.pixels, slice, row, scratch.reduced);
     fill(line, 0, scratch.begin, EH_AIR_HU);
     sample_columns(scratch, p.column[3] >= 0.0f, scratch.reduced, line);
@@ -253,66 +262,77 @@ void sample_row(const EhJob& job, EhScratch& scratch, float s, float u, float ba
     hu[i] = eh_lerp(eh_lerp(a[i], b[i], near.weight), eh_lerp(c[i], d[i], far.weight), weight);
 }
 
-void to_half(const float* __restrict__ in, uint16_t* __restrict__ out, int count) {
+void apply_window(const float* __restrict__ hu, const float window[4], float* __restrict__ out, int width) {
+  for (int i = 0; i < width; ++i) out[i] = eh_window(hu[i], window);
+}
+
+void apply_window(const float* __restrict__ hu, const float window[4], int8_t* __restrict__ out, int width) {
+  for (int i = 0; i < width; ++i) out[i] = (int8_t)(int)eh_round(eh_window(hu[i], window));
+}
+
+void apply_window(const float* __restrict__ hu, const float window[4], uint16_t* __restrict__ out, int width) {
   int i = 0;
 #if defined(__AVX512F__)
-  for (; i + 16 <= count; i += 16)
-    _mm256_storeu_si256((__m256i*)(out + i),
-                        _mm512_maskz_cvtps_ph(0xffff, _mm512_loadu_ps(in + i), _MM_FROUND_TO_NEAREST_INT));
+  const __m512 factor = _mm512_set1_ps(window[0]), addend = _mm512_set1_ps(window[1]);
+  const __m512 lowest = _mm512_set1_ps(window[2]), highest = _mm512_set1_ps(window[3]);
+  const __mmask16 all = 0xffff;  // the forms without a mask make some compilers warn of their own headers
+  for (; i + 16 <= width; i += 16) {
+    __m512 value = _mm512_add_ps(_mm512_mul_ps(_mm512_loadu_ps(hu + i), factor), addend);
+    value = _mm512_maskz_min_ps(all, _mm512_maskz_max_ps(all, value, lowest), highest);
+    _mm256_storeu_si256((__m256i*)(out + i), _mm512_maskz_cvtps_ph(all, value, _MM_FROUND_TO_NEAREST_INT));
+  }
 #elif defined(__F16C__)
-  for (; i + 8 <= count; i += 8)
-    _mm_storeu_si128((__m128i*)(out + i), _mm256_cvtps_ph(_mm256_loadu_ps(in + i), _MM_FROUND_TO_NEAREST_INT));
+  const __m256 factor = _mm256_set1_ps(window[0]), addend = _mm256_set1_ps(window[1]);
+  const __m256 lowest = _mm256_set1_ps(window[2]), highest = _mm256_set1_ps(window[3]);
+  for (; i + 8 <= width; i += 8) {
+    __m256 value = _mm256_add_ps(_mm256_mul_ps(_mm256_loadu_ps(hu + i), factor), addend);
+    value = _mm256_min_ps(_mm256_max_ps(value, lowest), highest);
+    _mm_storeu_si128((__m128i*)(out + i), _mm256_cvtps_ph(value, _MM_FROUND_TO_NEAREST_INT));
+  }
 #elif defined(__aarch64__)
-  for (; i + 4 <= count; i += 4) vst1_u16(out + i, vreinterpret_u16_f16(vcvt_f16_f32(vld1q_f32(in + i))));
-#endif
-  for (; i < count; ++i) out[i] = eh_half(in[i]);
-}
-
-// A finished row on its way to memory.
-void put(const EhJob& job, const void* row, void* out, size_t bytes) {
-#if defined(__x86_64__)
-  if (job.streaming) {
-    // Past the cache: a tensor too large to stay in it need not be read before it is written.
-    for (size_t i = 0; i < bytes; i += 64) {
-#if defined(__AVX512F__)
-      _mm512_stream_si512((__m512i*)((char*)out + i), _mm512_loadu_si512((const char*)row + i));
-#elif defined(__AVX2__)
-      for (size_t part = i; part < i + 64; part += 32)
-        _mm256_stream_si256((__m256i*)((char*)out + part), _mm256_loadu_si256((const __m256i*)((const char*)row + part)));
-#else
-      for (size_t part = i; part < i + 64; part += 16)
-        _mm_stream_si128((__m128i*)((char*)out + part), _mm_loadu_si128((const __m128i*)((const char*)row + part)));
-#endif
-    }
-    return;
+  float part[4];
+  for (; i + 4 <= width; i += 4) {
+    for (int lane = 0; lane < 4; ++lane) part[lane] = eh_window(hu[i + lane], window);
+    vst1_u16(out + i, vreinterpret_u16_f16(vcvt_f16_f32(vld1q_f32(part))));
   }
 #endif
-  (void)job;
-  memcpy(out, row, bytes);
+  for (; i < width; ++i) out[i] = eh_half(eh_window(hu[i], window));
 }
 
+#if defined(__x86_64__)
+// Past the cache: a tensor too large to stay in it need not be read before it is written.
+void stream(const void* row, void* out, size_t bytes) {
+  const char* from = (const char*)row;
+  char* to = (char*)out;
+  for (size_t i = 0; i < bytes; i += 64) {
+#if defined(__AVX512F__)
+    _mm512_stream_si512((__m512i*)(to + i), _mm512_loadu_si512(from + i));
+#elif defined(__AVX2__)
+    for (size_t part = i; part < i + 64; part += 32)
+      _mm256_stream_si256((__m256i*)(to + part), _mm256_loadu_si256((const __m256i*)(from + part)));
+#else
+    for (size_t part = i; part < i + 64; part += 16)
+      _mm_stream_si128((__m128i*)(to + part), _mm_loadu_si128((const __m128i*)(from + part)));
+#endif
+  }
+}
+#endif
+
+template <class Out>
 void write_row(const EhJob& job, EhScratch& scratch, int plane, int row) {
   const EhPlan& p = *job.plan;
-  const int width = p.width;
-  const float* __restrict__ hu = scratch.hu;
-  for (int c = 0; c < p.channels; ++c) {
+  const int64_t channel = (int64_t)p.height * p.width;
+  Out* out = (Out*)job.out + (int64_t)plane * p.channels * channel + (int64_t)row * p.width;
+  for (int c = 0; c < p.channels; ++c, out += channel) {
     const float window[4] = {p.window[c][0], p.window[c][1], p.window[c][2], p.window[c][3]};
-    const int64_t at = (((int64_t)plane * p.channels + c) * p.height + row) * width;
-    float* __restrict__ value = scratch.value;
-    if (job.dtype == EH_INT8) {
-      int8_t* __restrict__ rounded = (int8_t*)scratch.value;
-      for (int i = 0; i < width; ++i) rounded[i] = (int8_t)(int)eh_round(eh_window(hu[i], window));
-      put(job, rounded, (int8_t*)job.out + at, (size_t)width);
+#if defined(__x86_64__)
+    if (job.streaming) {
+      apply_window(scratch.hu, window, (Out*)scratch.value, p.width);
+      stream(scratch.value, out, (size_t)p.width * sizeof(Out));
       continue;
     }
-    for (int i = 0; i < width; ++i) value[i] = eh_window(hu[i], window);
-    if (job.dtype == EH_FLOAT32) {
-      put(job, value, (float*)job.out + at, (size_t)width * 4);
-    } else {
-      uint16_t* halves = scratch.halves;
-      to_half(value, halves, width);
-      put(job, halves, (uint16_t*)job.out + at, (size_t)width * 2);
-    }
+#endif
+    apply_window(scratch.hu, window, out, p.width);
   }
 }
 
@@ -329,7 +349,12 @@ extern "C" void EH_ROWS(const EhJob* job, EhScratch* scratch, int plane, int fro
     } else {
       for (int i = 0; i < p.width; ++i) scratch->hu[i] = eh_voxel(p, job->tables, job->pixels, plane, row, i);
     }
-    write_row(*job, *scratch, plane, row);
+    if (job->dtype == EH_FLOAT32)
+      write_row<float>(*job, *scratch, plane, row);
+    else if (job->dtype == EH_FLOAT16)
+      write_row<uint16_t>(*job, *scratch, plane, row);
+    else
+      write_row<int8_t>(*job, *scratch, plane, row);
   }
 #if defined(__x86_64__)
   if (job->streaming) _mm_sfence();

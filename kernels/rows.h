@@ -36,8 +36,7 @@ struct EhKey {
 // Working memory of one thread, laid out in one allocation by eh_scratch_bytes and eh_scratch_init.
 struct EhScratch {
   float* hu;         // [width] the row in HU
-  float* value;      // [width] one channel of it
-  uint16_t* halves;  // [width] the same in half precision
+  float* value;      // [width] one channel of it, in the output's type
   float* air;        // [width]
   float* reduced;    // [reduced_columns] a line of a reduced slice
   float* lines;      // [kept_slices][kept_rows][width] such lines, sampled at the grid's columns

@@ -14,7 +14,7 @@ import pytest
 
 from edgehem.kernels import oracle
 from edgehem.kernels.build import CXX_FLAGS, HERE, NATIVE_UNITS, ROWS_UNIT
-from edgehem.kernels.native import DTYPE_CODES, parameters, sliced, tables
+from edgehem.kernels.native import DTYPE_CODES, parameters, sliced
 from edgehem.kernels.plan import Plan, channels
 
 from .conftest import TESTS
@@ -38,7 +38,7 @@ def test_the_native_twin_gives_the_oracles_bits_on_aarch64(tmp_path: Path) -> No
                 windows = windows_of(dtype)
                 plan, pixels = Plan.of(volume, target), sliced(volume)
                 block = bytes(parameters(plan, channels(windows), pixels))
-                table, expected = tables(plan).tobytes(), oracle.preprocess(volume, target, windows).tobytes()
+                table, expected = plan.tables.tobytes(), oracle.preprocess(volume, target, windows).tobytes()
                 sizes = [len(block), len(table), pixels.nbytes, len(expected), DTYPE_CODES[dtype]]
                 out.write(np.array(sizes, np.int64).tobytes() + block + table + pixels.tobytes() + expected)
     done = subprocess.run([emulator, str(program), str(record)], capture_output=True, text=True, check=False)

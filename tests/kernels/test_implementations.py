@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 from edgehem.kernels import AIR_HU, Target, Windows, fused, native, oracle, preprocess, resample
-from edgehem.kernels.native import DTYPE_CODES, parameters, sliced, tables
+from edgehem.kernels.native import DTYPE_CODES, parameters, sliced
 from edgehem.kernels.plan import Plan, channels
 from edgehem.volume import Volume
 
@@ -139,7 +139,7 @@ def run_cuda_on_host(library: ctypes.CDLL) -> Pass:
     def run(volume: Volume, target: Target, windows: Windows) -> npt.NDArray[np.generic]:
         out = np.full((target.shape[0], len(windows.level_width), *target.shape[1:]), 77, windows.dtype)
         plan, pixels = Plan.of(volume, target), sliced(volume)
-        block, table = parameters(plan, channels(windows), pixels), tables(plan)
+        block, table = parameters(plan, channels(windows), pixels), plan.tables
         arrays = [ctypes.c_void_p(array.ctypes.data) for array in (table, pixels, out)]
         assert library.run_preprocess(ctypes.byref(block), *arrays[:2], DTYPE_CODES[windows.dtype], arrays[2]) == 0
         return out
