@@ -15,12 +15,12 @@ format:
 	$(PYTHON) -m ruff check --fix .
 	$(PYTHON) -m ruff format .
 
-# export/ and kernels/ install inside the package (pyproject.toml, package-dir). mypy cannot follow that mapping in an
-# editable install, so it gets the installed layout as a folder of links and is run from there.
+# export/, kernels/ and benchmarks/ install inside the package (pyproject.toml, package-dir). mypy cannot follow that
+# mapping in an editable install, so it gets the installed layout as a folder of links and is run from there.
 types:
 	rm -rf $(TYPED)
 	mkdir -p $(TYPED)/edgehem
-	ln -s $(CURDIR)/edgehem/* $(CURDIR)/export $(CURDIR)/kernels $(TYPED)/edgehem/
+	ln -s $(CURDIR)/edgehem/* $(CURDIR)/export $(CURDIR)/kernels $(CURDIR)/benchmarks $(TYPED)/edgehem/
 	cd $(TYPED) && $(PYTHON) -m mypy --config-file $(CURDIR)/pyproject.toml --cache-dir $(CURDIR)/.mypy_cache -p edgehem
 
 test:
@@ -32,7 +32,7 @@ test-export:
 
 # Timings: tells, never decides a test.
 bench:
-	$(PYTHON) -m pytest benchmarks --benchmark-only --benchmark-columns=median,iqr,min,rounds -q
+	$(PYTHON) -m pytest benchmarks/suite --benchmark-only --benchmark-columns=median,iqr,min,rounds -q
 
 clean:
 	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -33,6 +33,7 @@ EXIT_INTERRUPTED = 130
 
 DEFAULT_BUNDLE = "hemorrhagenet"
 SUBTYPES = ("epidural", "intraparenchymal", "intraventricular", "subarachnoid", "subdural")
+BENCH_HELP = "Measure speed on this machine."
 SOURCE_HELP = "a table (CSV, one row a patient), or phantoms: phantoms:, phantom-heads: or phantom-thick:COUNT:SEED"
 DEBUG_VARIABLE = "EDGEHEM_DEBUG"
 
@@ -171,6 +172,30 @@ def evaluate(arguments: argparse.Namespace) -> int:
     return EXIT_DONE
 
 
+def bench_kernels(arguments: argparse.Namespace) -> int:
+    """``edgehem bench kernels``: the preprocessing pass beside a memcpy and beside its peers."""
+    for option, path in (("--json", arguments.json), ("--plot", arguments.plot)):
+        # Asked before the minutes it takes, not after them.
+        if path is not None and (path.is_dir() or not path.parent.is_dir()):
+            raise UsageError(f"{option} needs a file in a folder that exists")
+    from edgehem.benchmarks import commands
+
+    result = commands.kernels(
+        rounds=arguments.rounds,
+        threads=arguments.threads,
+        quick=arguments.quick,
+        growth=arguments.growth,
+        size=arguments.size,
+        progress=_progress,
+    )
+    print(commands.text(result).rstrip("\n"), flush=True)
+    for path, content in ((arguments.json, commands.document), (arguments.plot, commands.drawing)):
+        if path is not None:
+            with _whole(path) as part:
+                part.write_text(content(result), encoding="utf-8")
+    return EXIT_DONE
+
+
 def doctor(arguments: argparse.Namespace) -> int:
     """``edgehem doctor``: what this machine can run, and why not the rest."""
     import json
@@ -203,6 +228,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_export(command(export, "Turn a checkpoint into a bundle of ONNX graphs ([export] extra)."))
     _add_quantize(command(quantize, "Add INT8 graphs to a bundle ([export] extra)."))
     _add_evaluate(command(evaluate, "Judge a bundle on labelled studies ([export] extra)."))
+    _add_bench(commands.add_parser("bench", help=BENCH_HELP, description=BENCH_HELP))
     sub = command(doctor, "Say what this machine can run, and why not the rest.")
     sub.add_argument("--json", action="store_true", help="print one JSON object instead of text")
     return parser
@@ -282,6 +308,25 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--record", action="store_true", help="write the figures into the bundle")
 
 
+def _add_bench(parser: argparse.ArgumentParser) -> None:
+    cases = parser.add_subparsers(title="what to measure", metavar="WHAT", required=True)
+    summary = "The preprocessing pass beside a memcpy and other libraries (what is not installed is passed over)."
+    sub = cases.add_parser("kernels", help=summary, description=summary)
+    sub.set_defaults(run=bench_kernels)
+    sub.add_argument("--json", metavar="FILE", type=Path, help="also write every figure and every time there")
+    sub.add_argument("--plot", metavar="FILE", type=Path, help="also draw the figures there (SVG)")
+    sub.add_argument("--rounds", metavar="N", type=_positive, help="times each contender runs (30; with --quick 5)")
+    sub.add_argument("--threads", metavar="N", type=_positive, default=2, help="for every contender (%(default)s)")
+    sub.add_argument("--quick", action="store_true", help="few rounds, and only the ends of the growth")
+    sub.add_argument(
+        "--growth",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="whether to measure how the pass grows with slices, windows and size",
+    )
+    sub.add_argument("--size", metavar="SLICESxMATRIX", type=_size, help=argparse.SUPPRESS)  # for tests
+
+
 class _Version(argparse.Action):
     """``--version``, with the version looked up only when it is asked for."""
 
@@ -341,6 +386,11 @@ def _angle(text: str) -> float:
 def _stored(text: str) -> int:
     value: int = _number(text, kind=int, low=-(2**15), high=2**15 - 1, wanted="a signed 16-bit value")
     return value
+
+
+def _size(text: str) -> tuple[int, int]:
+    slices, _, matrix = text.partition("x")
+    return _positive(slices), _positive(matrix)
 
 
 def _prepare(out: Path) -> None:

@@ -10,7 +10,7 @@ namespace {
 
 // A unit of work is a band of rows through a run of planes: neighbouring planes read the same slices, so what one plane
 // brought into the cache the next one finds there.
-enum { BAND_ROWS = 32, RUN_PLANES = 8, MAX_THREADS = 256 };
+enum { BAND_ROWS = 16, RUN_PLANES = 8, MAX_THREADS = 256 };
 
 // A tensor from this size on leaves the cache before it is read, so it is written past it.
 enum : size_t { STREAMED_BYTES = 4u << 20 };

@@ -13,7 +13,9 @@ import pytest
 import edgehem
 
 ROOT = Path(__file__).resolve().parent.parent
-OPTIONAL = ("torch", "onnx", "onnxscript", "PIL", "scipy", "pycuda", "tensorrt", "openvino")
+OPTIONAL = (
+    "torch", "onnx", "onnxscript", "PIL", "scipy", "pycuda", "tensorrt", "openvino", "cv2", "SimpleITK", "monai",
+)  # fmt: skip
 
 BLOCK = f"""
 import sys
@@ -28,10 +30,10 @@ sys.meta_path.insert(0, Blocked())
 
 IMPORT_ALL = """
 import importlib, pkgutil
-import edgehem, edgehem.kernels
+import edgehem, edgehem.benchmarks, edgehem.kernels
 
 failed = []
-for package in (edgehem, edgehem.kernels):
+for package in (edgehem, edgehem.benchmarks, edgehem.kernels):
     for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
         if module.name.startswith("edgehem.export"):
             continue
@@ -97,12 +99,13 @@ def sources(folder: str, package: str) -> list[tuple[Path, str]]:
 
 
 def test_the_runtime_never_imports_export_or_benchmarks() -> None:
-    allowed = {("edgehem/cli.py", "edgehem.export.commands")}
+    allowed = {("edgehem/cli.py", "edgehem.export.commands"), ("edgehem/cli.py", "edgehem.benchmarks.commands")}
+    above = ("edgehem.export", "export", "edgehem.benchmarks", "benchmarks", "kernels")
     broken = []
     for path, package in sources("edgehem", "edgehem"):
         place = path.relative_to(ROOT).as_posix()
         for name, at_top in imported(path, package):
-            if not any(within(name, other) for other in ("edgehem.export", "export", "benchmarks", "kernels")):
+            if not any(within(name, other) for other in above):
                 continue
             if (place, name) not in allowed or at_top:
                 broken.append(f"{place} imports {name}")
@@ -116,6 +119,18 @@ def test_kernels_stand_alone() -> None:
         for name, _ in imported(path, package)
         if (within(name, "edgehem") and not within(name, "edgehem.kernels")) or within(name, "export")
     ]
+    assert not broken
+
+
+def test_benchmarks_import_the_runtime_and_the_kernels_only() -> None:
+    """Peers are imported where they are used: one that is missing must not stop the others."""
+    broken = []
+    for path, package in sources("benchmarks", "edgehem.benchmarks"):
+        for name, at_top in imported(path, package):
+            if within(name, "edgehem.export") or within(name, "export"):
+                broken.append(f"{path.relative_to(ROOT)} imports {name}")
+            if at_top and name.partition(".")[0] in OPTIONAL:
+                broken.append(f"{path.relative_to(ROOT)} imports {name} at the top")
     assert not broken
 
 

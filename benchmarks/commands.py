@@ -1,0 +1,47 @@
+"""What ``edgehem bench`` does, behind the command line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+from edgehem.benchmarks import picture, report
+from edgehem.benchmarks.case import Case
+from edgehem.benchmarks.kernels import QUICK_ROUNDS, ROUNDS, Settings, run
+
+
+def kernels(
+    *,
+    rounds: int | None = None,
+    threads: int = 2,
+    quick: bool = False,
+    growth: bool = True,
+    size: tuple[int, int] | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> dict[str, Any]:
+    """Measure the kernels; see ``edgehem bench kernels --help``.
+
+    Parameters
+    ----------
+    size : tuple of int, optional
+        Slices and matrix of another stack than the usual one; the grid has as many planes, of half the matrix.
+    """
+    rounds = rounds or (QUICK_ROUNDS if quick else ROUNDS)
+    case = Case(slices=size[0], matrix=size[1], planes=size[0], size=size[1] // 2) if size else Case()
+    return run(Settings(rounds=rounds, threads=threads, quick=quick, growth=growth, case=case), progress=progress)
+
+
+def text(result: dict[str, Any]) -> str:
+    """The result for a terminal."""
+    return report.render(result)
+
+
+def document(result: dict[str, Any]) -> str:
+    """The result as JSON."""
+    return json.dumps(result, allow_nan=False) + "\n"
+
+
+def drawing(result: dict[str, Any]) -> str:
+    """The result as SVG."""
+    return picture.draw(result)
