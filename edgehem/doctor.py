@@ -7,7 +7,7 @@ import os
 import platform
 import re
 import textwrap
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib import metadata, resources
 from typing import Any
 
@@ -106,6 +106,7 @@ def examine() -> dict[str, Any]:
         "cpus": _cpus(),
         "packages": {name: version_of(name) for name in REQUIRED},
         "onnxruntime": _onnxruntime(),
+        "kernels": _kernels(),
         "bundles": _bundles(),
         "extras": _extras(),
         "codecs": _codecs(),
@@ -124,6 +125,8 @@ def render_examination(examination: dict[str, Any]) -> str:
     unused = [name for name in engine["providers"] if name != USED_PROVIDER]
     aside = f" (listed by this build, never used: {', '.join(unused)})" if unused else ""
     engines = [_line(engine["ready"], "onnxruntime", engine["why_not"] or USED_PROVIDER + aside)]
+    kernels = [_line(entry["ready"], entry["name"], entry["detail"]) for entry in examination["kernels"]["candidates"]]
+    kernels.append(_who_runs(examination["kernels"]))
     bundles = [
         _line(
             not bundle["why_not"],
@@ -148,6 +151,7 @@ def render_examination(examination: dict[str, Any]) -> str:
         here,
         ["Needed packages", *packages],
         ["Inference engines", *engines],
+        ["Preprocessing kernels (the same numbers from each)", *kernels],
         ["Bundles that ship", *(bundles or ["  none"])],
         ["Extras (each optional)", *extras],
         ["Compressed images (uncompressed ones need no codec)", *codecs],
@@ -179,6 +183,21 @@ def _onnxruntime() -> dict[str, Any]:
         return {"ready": False, "providers": [], "why_not": f"cannot be imported: {type(error).__name__}"}
     ready = USED_PROVIDER in providers
     return {"ready": ready, "providers": providers, "why_not": "" if ready else f"has no {USED_PROVIDER}"}
+
+
+def _kernels() -> dict[str, Any]:
+    try:
+        from edgehem.kernels.selection import candidates, selection
+    except ImportError as error:
+        return {"candidates": [], "cpu": None, "gpu": None, "why_not": f"cannot be imported: {error}"}
+    found = candidates()
+    return {"candidates": [asdict(candidate) for candidate in found], **asdict(selection(found))}
+
+
+def _who_runs(kernels: dict[str, Any]) -> str:
+    if kernels["why_not"]:
+        return f"        none runs: {kernels['why_not']}"
+    return f"        for engines on the CPU runs: {kernels['cpu']}; on a GPU would run: {kernels['gpu']}"
 
 
 def _bundles() -> list[dict[str, Any]]:

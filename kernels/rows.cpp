@@ -194,9 +194,11 @@ const float* sampled_line(const EhJob& job, EhScratch& scratch, int slice, int r
   const EhKey key = {slice, row, columns};
   if (!(scratch.keys[slot] == key)) {
     find_columns(p, scratch, columns);
-    if (slice + 1 < p.slices) {
-      // The next plane needs this line of the next slice. (In a function of its own GCC drops this: it returns nothing.)
-      const int16_t* at = job.pixels + (slice + 1) * p.slice_stride + (int64_t)row * p.factor * p.row_stride;
+    // What comes next is the same line of the next slice, a plane later, or where many slices make a plane, the line
+    // after next of this slice. (In a function of its own GCC drops this: it returns nothing.)
+    const int next_slice = p.share != 0.0f ? slice : slice + 1, next_row = p.share != 0.0f ? row + 2 : row;
+    if (next_slice < p.slices && next_row < p.reduced_rows) {
+      const int16_t* at = job.pixels + next_slice * p.slice_stride + (int64_t)next_row * p.factor * p.row_stride;
       for (int y = 0; y < p.factor; ++y, at += p.row_stride)
         for (int x = 0; x < p.columns; x += 32) __builtin_prefetch(at + x, 0, 2);
     }

@@ -12,6 +12,7 @@ import pytest
 from edgehem import cli, doctor
 from edgehem.dicom import codec
 from edgehem.doctor import Requirement, examine, render_examination
+from edgehem.kernels import fused
 
 
 def test_examination_is_json_and_complete() -> None:
@@ -22,6 +23,15 @@ def test_examination_is_json_and_complete() -> None:
     assert all(examination["packages"].values())
     assert examination["onnxruntime"]["ready"]
     assert doctor.USED_PROVIDER in examination["onnxruntime"]["providers"]
+    kernels = examination["kernels"]
+    assert [entry["name"] for entry in kernels["candidates"]] == [
+        "cuda prebuilt",
+        "cuda compiled here",
+        "native",
+        "numpy",
+    ]
+    ready = {entry["name"] for entry in kernels["candidates"] if entry["ready"]}
+    assert {"numpy", kernels["cpu"], kernels["gpu"]} <= ready and not kernels["why_not"]
     codecs = {entry["name"]: entry for entry in examination["codecs"]}
     assert codecs["RLE lossless"]["ready"]
     assert codecs["JPEG baseline (8 bit)"]["why_not"].startswith("refused")
@@ -38,7 +48,7 @@ def test_every_declared_extra_is_examined_and_explained() -> None:
 
 def test_text_names_every_package_and_stays_narrow() -> None:
     text = render_examination(examine())
-    for words in (*doctor.REQUIRED, *doctor.BRINGS, "usable of"):
+    for words in (*doctor.REQUIRED, *doctor.BRINGS, "usable of", "Preprocessing kernels", "for engines on the CPU"):
         assert words in text
     assert max(len(line) for line in text.splitlines()) <= doctor.WIDTH
 
@@ -66,6 +76,21 @@ def test_a_broken_engine_is_a_finding_not_a_crash(monkeypatch: pytest.MonkeyPatc
         "why_not": "cannot be imported: ModuleNotFoundError",
     }
     assert "cannot be imported" in render_examination(examination)
+
+
+def test_kernels_that_cannot_run_are_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A choice that cannot be served, and a package that cannot be imported."""
+    monkeypatch.setenv(fused.CHOICE, "cuda-please")
+    fused.implementation.cache_clear()
+    try:
+        kernels = examine()["kernels"]
+        assert kernels["cpu"] is None and "cuda-please" in kernels["why_not"]
+        assert "none runs: EDGEHEM_KERNELS=cuda-please" in render_examination(examine())
+    finally:
+        fused.implementation.cache_clear()
+    monkeypatch.setitem(sys.modules, "edgehem.kernels.selection", None)
+    assert examine()["kernels"]["candidates"] == []
+    assert "none runs: cannot be imported" in render_examination(examine())
 
 
 def test_a_damaged_bundle_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

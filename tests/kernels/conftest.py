@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import ctypes
+import importlib.util
 import shutil
 import subprocess
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from edgehem.kernels import native
+from edgehem.kernels import cuda_code, native
 from edgehem.kernels.build import HERE
 
 TESTS = Path(__file__).resolve().parent
@@ -54,3 +58,33 @@ def native_twin() -> ctypes.CDLL:
         assert shutil.which("g++") is None, native.why_not()
         pytest.skip(f"native kernels: {native.why_not()}")
     return found
+
+
+@pytest.fixture
+def fake_cuda(
+    cuda_on_host: ctypes.CDLL, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Iterator[Callable[..., Any]]:
+    """The maker of fake CUDA machines (fake_pycuda.py), with a compiler's name and an empty cache for the kernels."""
+    spec = importlib.util.spec_from_file_location("fake_pycuda", TESTS / "fake_pycuda.py")
+    assert spec is not None and spec.loader is not None
+    fake = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(fake)
+    nvcc = tmp_path / "nvcc"
+    nvcc.write_text("#!/bin/sh\necho Build cuda_13.0.r13.0/compiler.fake\n")
+    nvcc.chmod(0o755)
+    monkeypatch.setattr(cuda_code, "find_nvcc", lambda: str(nvcc))
+    monkeypatch.setattr(cuda_code, "FOLDER", tmp_path)
+    monkeypatch.setenv(cuda_code.CACHE, str(tmp_path / "cache"))
+
+    def install(modules: dict[str, Any]) -> None:
+        for name, module in modules.items():
+            monkeypatch.setitem(sys.modules, name, module)
+
+    with ExitStack() as machines:
+
+        def make(**machine: Any) -> Any:
+            cuda = machines.enter_context(fake.fake_cuda(cuda_on_host, install, **machine))
+            cuda.module = fake
+            return cuda
+
+        yield make
