@@ -11,8 +11,10 @@
 
 #if defined(__CUDACC__)
 #define EH_FN __host__ __device__ __forceinline__
+#define EH_ROLLED _Pragma("unroll 1")
 #else
 #define EH_FN static inline
+#define EH_ROLLED
 #endif
 
 #if defined(__FAST_MATH__)
@@ -110,46 +112,67 @@ EH_FN float eh_hounsfield(int sum, int padded, float gain, float intercept, floa
   return padded ? hu + (float)padded * per_padded : hu;  // adding 0 would give the same bits
 }
 
-// HU of one reduced pixel.
-EH_FN float eh_pixel(const struct EhPlan& p, const struct EhTables& t, const int16_t* pixels, int slice, int row,
-                     int column) {
-  const int16_t* at = pixels + slice * p.slice_stride + (int64_t)row * p.factor * p.row_stride + column * p.factor;
-  int sum = 0, padded = 0;
-  if (p.padding_low > p.padding_high) {
-    if (p.factor == 1) {
-      sum = at[0];
-    } else if (p.factor == 2 && p.paired) {
-      int32_t above, below;  // two pixels each, in one access
-      memcpy(&above, __builtin_assume_aligned(at, 4), 4);
-      memcpy(&below, __builtin_assume_aligned(at + p.row_stride, 4), 4);
-      sum = ((int16_t)above + (above >> 16)) + ((int16_t)below + (below >> 16));
-    } else {
-      for (int y = 0; y < p.factor; ++y)
-        for (int x = 0; x < p.factor; ++x) sum += at[y * p.row_stride + x];
-    }
-  } else {
-    for (int y = 0; y < p.factor; ++y)
-      for (int x = 0; x < p.factor; ++x) {
-        int stored = at[y * p.row_stride + x];
-        int air = stored >= p.padding_low && stored <= p.padding_high;
-        sum += air ? 0 : stored;
-        padded += air;
-      }
-  }
-  return eh_hounsfield(sum, padded, t.gain[slice], t.intercept[slice], t.padded[slice]);
+// How reduced pixels are read: one by one, in pairs of two rows, or as many as the factor says.
+enum { EH_ANY = 0, EH_WHOLE = 1, EH_PAIRS = 2 };
+
+EH_FN int eh_reader(const struct EhPlan& p) {
+  return p.factor == 1 ? EH_WHOLE : p.factor == 2 && p.paired ? EH_PAIRS : EH_ANY;
 }
 
-// Bilinear sample of one slice; u and v are the voxel's row and column in the middle slice.
-EH_FN float eh_sample(const struct EhPlan& p, const struct EhTables& t, const int16_t* pixels, int slice, float u,
-                      float v) {
+// Two lines of reduced pixels in one slice, and where between them voxels lie. Elements are counted in 32 bits.
+struct EhLines {
+  uint32_t upper, lower;
+  float weight, column_offset, gain, intercept, per_padded;
+  int inside;
+};
+
+EH_FN struct EhLines eh_lines(const struct EhPlan& p, const struct EhTables& t, int slice, float u) {
   struct EhTap r = eh_tap(u - t.row_offset[slice], p.reduced_rows);
-  struct EhTap c = eh_tap(v - t.column_offset[slice], p.reduced_columns);
-  if (!(r.inside && c.inside)) return EH_AIR_HU;
-  float upper = eh_lerp(eh_pixel(p, t, pixels, slice, r.lower, c.lower),
-                        eh_pixel(p, t, pixels, slice, r.lower, c.upper), c.weight);
-  float lower = eh_lerp(eh_pixel(p, t, pixels, slice, r.upper, c.lower),
-                        eh_pixel(p, t, pixels, slice, r.upper, c.upper), c.weight);
-  return eh_lerp(upper, lower, r.weight);
+  uint32_t first = (uint32_t)slice * (uint32_t)p.slice_stride, step = (uint32_t)p.factor * (uint32_t)p.row_stride;
+  struct EhLines lines = {first + (uint32_t)r.lower * step, first + (uint32_t)r.upper * step, r.weight,
+                          t.column_offset[slice], t.gain[slice], t.intercept[slice], t.padded[slice], r.inside};
+  return lines;
+}
+
+// HU of the reduced pixel whose first stored one is element `at`.
+template <int READER, bool MASKED>
+EH_FN float eh_pixel(const struct EhPlan& p, const int16_t* pixels, const struct EhLines& lines, uint32_t at) {
+  const uint32_t line = (uint32_t)p.row_stride;
+  int sum = 0, padded = 0;
+  auto add = [&](int stored) {
+    int air = MASKED && stored >= p.padding_low && stored <= p.padding_high;
+    sum += air ? 0 : stored;
+    padded += air;
+  };
+  if (READER == EH_WHOLE) {
+    add(pixels[at]);
+  } else if (READER == EH_PAIRS) {
+    int32_t above, below;  // two pixels each, in one access
+    memcpy(&above, __builtin_assume_aligned(pixels + at, 4), 4);
+    memcpy(&below, __builtin_assume_aligned(pixels + (at + line), 4), 4);
+    add((int16_t)above);
+    add(above >> 16);
+    add((int16_t)below);
+    add(below >> 16);
+  } else {
+    EH_ROLLED for (int y = 0; y < p.factor; ++y)
+      EH_ROLLED for (int x = 0; x < p.factor; ++x) add(pixels[at + (uint32_t)y * line + (uint32_t)x]);
+  }
+  return eh_hounsfield(sum, padded, lines.gain, lines.intercept, lines.per_padded);
+}
+
+// Bilinear sample; v is the voxel's column in the middle slice.
+template <int READER, bool MASKED>
+EH_FN float eh_sample(const struct EhPlan& p, const int16_t* pixels, const struct EhLines& lines, float v) {
+  struct EhTap c = eh_tap(v - lines.column_offset, p.reduced_columns);
+  if (!(lines.inside && c.inside)) return EH_AIR_HU;
+  const uint32_t factor = READER == EH_WHOLE ? 1 : READER == EH_PAIRS ? 2 : p.factor;
+  const uint32_t left = c.lower * factor, right = c.upper * factor;
+  float upper = eh_lerp(eh_pixel<READER, MASKED>(p, pixels, lines, lines.upper + left),
+                        eh_pixel<READER, MASKED>(p, pixels, lines, lines.upper + right), c.weight);
+  float lower = eh_lerp(eh_pixel<READER, MASKED>(p, pixels, lines, lines.lower + left),
+                        eh_pixel<READER, MASKED>(p, pixels, lines, lines.lower + right), c.weight);
+  return eh_lerp(upper, lower, lines.weight);
 }
 
 EH_FN int eh_below(int segment) { return segment > 0 ? segment - 1 : 0; }
@@ -176,44 +199,74 @@ EH_FN void eh_average(const struct EhPlan& p, const struct EhTables& t, struct E
   if (!(span.high > span.low)) return;
   int segment = eh_segment(p, t.knots, span.low), slice = 0;
   float pending = 0.0f;  // weight of the upper slice, to which the next segment adds
-  for (; segment <= p.slices && t.knots[segment] < span.high; ++segment) {
-    float from = t.knots[segment] > span.low ? t.knots[segment] : span.low;
-    float to = t.knots[segment + 1] < span.high ? t.knots[segment + 1] : span.high;
-    float length = (to - from) * p.share;
-    float upper = length * (((from + to) * 0.5f - t.knots[segment]) * t.inverse_gap[segment]);
-    int below = eh_below(segment);
-    pending = pending + (length - upper);
-    slice = eh_above(segment, p.slices);
-    if (below != slice) {
-      visit(below, pending);
-      pending = upper;
-    } else {
-      pending = pending + upper;
+  for (bool last = false; !last; ++segment) {  // one place that visits: what it does is long
+    float next = 0.0f;
+    int below = slice;
+    last = !(segment <= p.slices && t.knots[segment] < span.high);
+    if (!last) {
+      float from = t.knots[segment] > span.low ? t.knots[segment] : span.low;
+      float to = t.knots[segment + 1] < span.high ? t.knots[segment + 1] : span.high;
+      float length = (to - from) * p.share;
+      float upper = length * (((from + to) * 0.5f - t.knots[segment]) * t.inverse_gap[segment]);
+      below = eh_below(segment);
+      pending = pending + (length - upper);
+      slice = eh_above(segment, p.slices);
+      if (below == slice) {
+        pending = pending + upper;
+        continue;
+      }
+      next = upper;
     }
+    visit(below, pending);
+    pending = next;
   }
-  visit(slice, pending);
+}
+
+// HU of N voxels that differ in nothing but their columns v.
+template <int N, int READER, bool MASKED>
+EH_FN void eh_voxels(const struct EhPlan& p, const struct EhTables& t, const int16_t* pixels, float s, float u,
+                     const float v[N], float hu[N]) {
+  if (p.share != 0.0f) {
+    struct EhSpan span = eh_span(p, t, s);
+    for (int n = 0; n < N; ++n) hu[n] = span.air * EH_AIR_HU;
+    eh_average(p, t, span, [&](int slice, float weight) {
+      struct EhLines lines = eh_lines(p, t, slice, u);
+      for (int n = 0; n < N; ++n) hu[n] = hu[n] + weight * eh_sample<READER, MASKED>(p, pixels, lines, v[n]);
+    });
+    return;
+  }
+  for (int n = 0; n < N; ++n) hu[n] = EH_AIR_HU;
+  if (!(s >= t.knots[0] && s <= t.knots[p.slices + 1])) return;
+  int segment = eh_segment(p, t.knots, s), below = eh_below(segment), above = eh_above(segment, p.slices);
+  float weight = eh_clip((s - t.knots[segment]) * t.inverse_gap[segment], 0.0f, 1.0f);
+  struct EhLines lines = eh_lines(p, t, below, u);
+  for (int n = 0; n < N; ++n) hu[n] = eh_sample<READER, MASKED>(p, pixels, lines, v[n]);
+  // Skipped where it cannot count: lerp(a, b, 0) and lerp(a, a, w) are a, to the bit.
+  if (weight == 0.0f || below == above) return;
+  lines = eh_lines(p, t, above, u);
+  for (int n = 0; n < N; ++n) hu[n] = eh_lerp(hu[n], eh_sample<READER, MASKED>(p, pixels, lines, v[n]), weight);
+}
+
+template <int READER, bool MASKED>
+EH_FN float eh_voxel_read(const struct EhPlan& p, const struct EhTables& t, const int16_t* pixels, int k, int j, int i) {
+  float hu, v = eh_at(p.column, eh_base(p.column, k, j), i);
+  eh_voxels<1, READER, MASKED>(p, t, pixels, eh_at(p.along, eh_base(p.along, k, j), i),
+                               eh_at(p.row, eh_base(p.row, k, j), i), &v, &hu);
+  return hu;
 }
 
 // HU of voxel [k, j, i].
 EH_FN float eh_voxel(const struct EhPlan& p, const struct EhTables& t, const int16_t* pixels, int k, int j, int i) {
-  float s = eh_at(p.along, eh_base(p.along, k, j), i);
-  float u = eh_at(p.row, eh_base(p.row, k, j), i);
-  float v = eh_at(p.column, eh_base(p.column, k, j), i);
-  if (p.share != 0.0f) {
-    struct EhSpan span = eh_span(p, t, s);
-    float total = span.air * EH_AIR_HU;
-    eh_average(p, t, span, [&](int slice, float weight) {
-      total = total + weight * eh_sample(p, t, pixels, slice, u, v);
-    });
-    return total;
+  const bool masked = p.padding_low <= p.padding_high;
+  switch (eh_reader(p)) {
+    case EH_WHOLE:
+      return eh_voxel_read<EH_WHOLE, true>(p, t, pixels, k, j, i);
+    case EH_PAIRS:
+      return masked ? eh_voxel_read<EH_PAIRS, true>(p, t, pixels, k, j, i)
+                    : eh_voxel_read<EH_PAIRS, false>(p, t, pixels, k, j, i);
+    default:
+      return eh_voxel_read<EH_ANY, true>(p, t, pixels, k, j, i);
   }
-  if (!(s >= t.knots[0] && s <= t.knots[p.slices + 1])) return EH_AIR_HU;
-  int segment = eh_segment(p, t.knots, s), below = eh_below(segment), above = eh_above(segment, p.slices);
-  float weight = eh_clip((s - t.knots[segment]) * t.inverse_gap[segment], 0.0f, 1.0f);
-  float lower = eh_sample(p, t, pixels, below, u, v);
-  // Skipped where it cannot count: lerp(a, b, 0) and lerp(a, a, w) are a, to the bit.
-  if (weight == 0.0f || below == above) return lower;
-  return eh_lerp(lower, eh_sample(p, t, pixels, above, u, v), weight);
 }
 
 // One channel of one voxel; never -0, since no window holds one.

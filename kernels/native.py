@@ -14,11 +14,13 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from edgehem.kernels.build import BUILT, NATIVE_LIBRARY, native_hash
 from edgehem.kernels.plan import Plan, channels
 from edgehem.kernels.types import MAX_WINDOWS, Stack, Target, Windows
 
 ABI = 1
+MOST_BYTES = 2 << 32
+"""The kernels count stored pixels in 32 bits."""
+
 DTYPE_CODES = {"float32": 0, "float16": 1, "int8": 2}
 FAILURES = {
     -1: "its parameter block has another layout",
@@ -55,7 +57,14 @@ def parameters(plan: Plan, windows: npt.NDArray[np.float32], pixels: npt.NDArray
         As :func:`edgehem.kernels.plan.channels` gives them.
     pixels : int16 array [Z, Y, X]
         Columns adjacent, any stride between rows and between slices.
+
+    Raises
+    ------
+    ValueError
+        If the stack has more elements than the kernels count.
     """
+    if pixels.shape[0] * pixels.strides[0] > MOST_BYTES:
+        raise ValueError(f"a stack may span {MOST_BYTES >> 30} GiB, and this one spans more")
     block = Parameters()
     block.size = ctypes.sizeof(Parameters)
     block.slices, block.rows, block.columns = plan.slices, plan.rows, plan.columns
@@ -99,6 +108,11 @@ def why_not() -> str:
 
 @functools.cache
 def _load() -> tuple[ctypes.CDLL | None, str]:
+    from edgehem.kernels.build import (  # a command of its own, which loading must not have imported
+        BUILT,
+        NATIVE_LIBRARY,
+    )
+
     path = BUILT / NATIVE_LIBRARY
     if not path.exists():
         return (
@@ -110,6 +124,8 @@ def _load() -> tuple[ctypes.CDLL | None, str]:
 
 def open_library(path: Path) -> tuple[ctypes.CDLL | None, str]:
     """Load one built library, or say why it cannot be used."""
+    from edgehem.kernels.build import native_hash
+
     try:
         found = ctypes.CDLL(os.fspath(path))
         found.eh_source.restype = ctypes.c_char_p

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from edgehem.kernels import cuda_code, native
+from edgehem.kernels import build, cuda_code, native
 from edgehem.kernels.build import HERE
 
 TESTS = Path(__file__).resolve().parent
@@ -72,7 +72,7 @@ def fake_cuda(
     nvcc = tmp_path / "nvcc"
     nvcc.write_text("#!/bin/sh\necho Build cuda_13.0.r13.0/compiler.fake\n")
     nvcc.chmod(0o755)
-    monkeypatch.setattr(cuda_code, "find_nvcc", lambda: str(nvcc))
+    monkeypatch.setattr(build, "find_nvcc", lambda: str(nvcc))
     monkeypatch.setattr(cuda_code, "FOLDER", tmp_path)
     monkeypatch.setenv(cuda_code.CACHE, str(tmp_path / "cache"))
 

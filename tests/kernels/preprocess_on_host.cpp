@@ -10,7 +10,7 @@ static unsigned blocks(const EhPlan& plan) {
 
 extern "C" int run_preprocess(const EhPlan* plan, const float* tables, const int16_t* pixels, int dtype, void* out) {
   if (plan->size != (int32_t)sizeof(EhPlan)) return -1;
-  const unsigned threads = EH_TILE_COLUMNS * EH_TILE_ROWS;
+  const unsigned threads = EH_LANES * EH_TILE_ROWS;
   if (dtype == 0)
     launch_on_host(blocks(*plan), threads, eh_preprocess_float32, *plan, tables, pixels, (float*)out);
   else if (dtype == 1)
