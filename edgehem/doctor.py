@@ -28,7 +28,7 @@ BRINGS = {
     "serve": "nothing yet: held for the scanner-side service",
     "batch": "nothing yet: held for cohorts on many machines",
     "export": "train, export and quantize: checkpoints to ONNX to INT8",
-    "bench": "the benchmark suite",
+    "bench": "make bench, and the peers of edgehem bench (OpenCV, SimpleITK, SciPy)",
     "test": "the test suite",
     "all": "every extra but tensorrt, which needs an NVIDIA GPU",
     "dev": "everything for working on edgehem itself",
@@ -197,7 +197,7 @@ def _kernels() -> dict[str, Any]:
 def _who_runs(kernels: dict[str, Any]) -> str:
     if kernels["why_not"]:
         return f"        none runs: {kernels['why_not']}"
-    return f"        for engines on the CPU runs: {kernels['cpu']}; on a GPU would run: {kernels['gpu']}"
+    return f"        an engine on the CPU takes {kernels['cpu']}, one on a GPU would take {kernels['gpu']}"
 
 
 def _bundles() -> list[dict[str, Any]]:

@@ -143,5 +143,5 @@ def test_the_doctor_shows_every_candidate_and_who_runs(fake_cuda: Fake) -> None:
     assert kernels["gpu"] == "cuda prebuilt" and kernels["cpu"] in ("native", "numpy") and not kernels["why_not"]
     text = doctor.render_examination(examination)
     assert "Preprocessing kernels" in text and "built ahead, sm_90 (Fake GPU)" in text
-    assert f"for engines on the CPU runs: {kernels['cpu']}; on a GPU would run: cuda prebuilt" in text
+    assert f"an engine on the CPU takes {kernels['cpu']}, one on a GPU would take cuda prebuilt" in text
     assert max(map(len, text.splitlines())) <= doctor.WIDTH
