@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import importlib.util
+import os
 import shutil
 import subprocess
 import sys
@@ -58,6 +59,27 @@ def native_twin() -> ctypes.CDLL:
         assert shutil.which("g++") is None, native.why_not()
         pytest.skip(f"native kernels: {native.why_not()}")
     return found
+
+
+SANITIZE = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-g1")
+
+
+@pytest.fixture
+def sanitized_environment() -> dict[str, str]:
+    """For a Python in which libraries built with SANITIZE can be loaded."""
+    compiler = shutil.which("g++")
+    if compiler is None or not sys.platform.startswith("linux"):
+        pytest.skip("no g++ to build with sanitizers")
+    runtimes = [
+        subprocess.run(
+            [compiler, f"-print-file-name={name}"], capture_output=True, text=True, check=True
+        ).stdout.strip()
+        for name in ("libasan.so", "libubsan.so")
+    ]
+    if not all(Path(runtime).is_absolute() for runtime in runtimes):
+        pytest.skip("this g++ has no sanitizers")
+    # Python itself never frees everything.
+    return os.environ | {"LD_PRELOAD": " ".join(runtimes), "ASAN_OPTIONS": "detect_leaks=0:verify_asan_link_order=0"}
 
 
 @pytest.fixture

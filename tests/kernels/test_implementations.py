@@ -387,3 +387,12 @@ def test_nothing_to_write_is_no_work(native_twin: ctypes.CDLL) -> None:
 def test_the_parameter_block_is_the_headers() -> None:
     """ctypes and the C compiler lay the same fields out alike: the size is what guards every call."""
     assert ctypes.sizeof(native.Parameters) == 14 * 4 + 12 * 4 + 4 * 4 + 2 * 8 + 16 * 4 * 4
+
+
+def test_a_stack_too_large_to_count_is_refused() -> None:
+    """Stored pixels are counted in 32 bits; nothing is read here."""
+    volume = volume_of(slices=2)
+    plan = Plan.of(volume, grid())
+    far = np.lib.stride_tricks.as_strided(volume.pixels, strides=(native.MOST_BYTES, *volume.pixels.strides[1:]))
+    with pytest.raises(ValueError, match="8 GiB"):
+        parameters(plan, channels(windows_of("float32")), far)
