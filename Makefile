@@ -1,6 +1,7 @@
 # The one task file, for people and for CI. Use it inside a virtual environment: pip install -e '.[dev]'
 PYTHON ?= python
 TYPED = build/types
+NATIVE_SOURCES = $(wildcard kernels/*.h kernels/*.cpp kernels/*.cu tests/kernels/*.h tests/kernels/*.cpp)
 
 .PHONY: bench bundle check clean docs format lint test test-export types
 
@@ -10,10 +11,12 @@ lint:
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m ruff format --check .
 	typos
+	clang-format --dry-run -Werror $(NATIVE_SOURCES)
 
 format:
 	$(PYTHON) -m ruff check --fix .
 	$(PYTHON) -m ruff format .
+	clang-format -i $(NATIVE_SOURCES)
 
 # export/, kernels/ and benchmarks/ install inside the package (pyproject.toml, package-dir). mypy cannot follow that
 # mapping in an editable install, so it gets the installed layout as a folder of links and is run from there.

@@ -1,4 +1,5 @@
-// The arithmetic of the preprocessing pass, shared by the CUDA kernels (preprocess.cu) and the native twin (native.cpp).
+// The arithmetic of the preprocessing pass, shared by the CUDA kernels (preprocess.cu) and the native twin
+// (native.cpp).
 //
 // oracle.py defines what is computed and was written apart from this file; both round once per operation, in the same
 // order, so that their results are equal bit for bit. That holds only without contraction of a*b + c into one rounding:
@@ -129,8 +130,14 @@ struct EhLines {
 EH_FN struct EhLines eh_lines(const struct EhPlan& p, const struct EhTables& t, int slice, float u) {
   struct EhTap r = eh_tap(u - t.row_offset[slice], p.reduced_rows);
   uint32_t first = (uint32_t)slice * (uint32_t)p.slice_stride, step = (uint32_t)p.factor * (uint32_t)p.row_stride;
-  struct EhLines lines = {first + (uint32_t)r.lower * step, first + (uint32_t)r.upper * step, r.weight,
-                          t.column_offset[slice], t.gain[slice], t.intercept[slice], t.padded[slice], r.inside};
+  struct EhLines lines = {first + (uint32_t)r.lower * step,
+                          first + (uint32_t)r.upper * step,
+                          r.weight,
+                          t.column_offset[slice],
+                          t.gain[slice],
+                          t.intercept[slice],
+                          t.padded[slice],
+                          r.inside};
   return lines;
 }
 
@@ -155,8 +162,8 @@ EH_FN float eh_pixel(const struct EhPlan& p, const int16_t* pixels, const struct
     add((int16_t)below);
     add(below >> 16);
   } else {
-    EH_ROLLED for (int y = 0; y < p.factor; ++y)
-      EH_ROLLED for (int x = 0; x < p.factor; ++x) add(pixels[at + (uint32_t)y * line + (uint32_t)x]);
+    EH_ROLLED for (int y = 0; y < p.factor; ++y) EH_ROLLED for (int x = 0; x < p.factor; ++x)
+        add(pixels[at + (uint32_t)y * line + (uint32_t)x]);
   }
   return eh_hounsfield(sum, padded, lines.gain, lines.intercept, lines.per_padded);
 }
@@ -198,7 +205,7 @@ template <class Visit>
 EH_FN void eh_average(const struct EhPlan& p, const struct EhTables& t, struct EhSpan span, Visit visit) {
   if (!(span.high > span.low)) return;
   int segment = eh_segment(p, t.knots, span.low), slice = 0;
-  float pending = 0.0f;  // weight of the upper slice, to which the next segment adds
+  float pending = 0.0f;                        // weight of the upper slice, to which the next segment adds
   for (bool last = false; !last; ++segment) {  // one place that visits: what it does is long
     float next = 0.0f;
     int below = slice;
@@ -248,7 +255,8 @@ EH_FN void eh_voxels(const struct EhPlan& p, const struct EhTables& t, const int
 }
 
 template <int READER, bool MASKED>
-EH_FN float eh_voxel_read(const struct EhPlan& p, const struct EhTables& t, const int16_t* pixels, int k, int j, int i) {
+EH_FN float eh_voxel_read(const struct EhPlan& p, const struct EhTables& t, const int16_t* pixels, int k, int j,
+                          int i) {
   float hu, v = eh_at(p.column, eh_base(p.column, k, j), i);
   eh_voxels<1, READER, MASKED>(p, t, pixels, eh_at(p.along, eh_base(p.along, k, j), i),
                                eh_at(p.row, eh_base(p.row, k, j), i), &v, &hu);
@@ -259,13 +267,11 @@ EH_FN float eh_voxel_read(const struct EhPlan& p, const struct EhTables& t, cons
 EH_FN float eh_voxel(const struct EhPlan& p, const struct EhTables& t, const int16_t* pixels, int k, int j, int i) {
   const bool masked = p.padding_low <= p.padding_high;
   switch (eh_reader(p)) {
-    case EH_WHOLE:
-      return eh_voxel_read<EH_WHOLE, true>(p, t, pixels, k, j, i);
+    case EH_WHOLE: return eh_voxel_read<EH_WHOLE, true>(p, t, pixels, k, j, i);
     case EH_PAIRS:
       return masked ? eh_voxel_read<EH_PAIRS, true>(p, t, pixels, k, j, i)
                     : eh_voxel_read<EH_PAIRS, false>(p, t, pixels, k, j, i);
-    default:
-      return eh_voxel_read<EH_ANY, true>(p, t, pixels, k, j, i);
+    default: return eh_voxel_read<EH_ANY, true>(p, t, pixels, k, j, i);
   }
 }
 

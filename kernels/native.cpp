@@ -61,8 +61,8 @@ void* work(void* argument) {
 }
 
 bool sane(const EhPlan& p) {
-  const bool sizes = p.slices > 0 && p.rows > 0 && p.columns > 0 && p.factor > 0 && p.factor <= EH_MAX_FACTOR && p.planes >= 0 && p.height >= 0 &&
-                     p.width >= 0 && p.channels >= 0 && p.channels <= EH_MAX_WINDOWS;
+  const bool sizes = p.slices > 0 && p.rows > 0 && p.columns > 0 && p.factor > 0 && p.factor <= EH_MAX_FACTOR &&
+                     p.planes >= 0 && p.height >= 0 && p.width >= 0 && p.channels >= 0 && p.channels <= EH_MAX_WINDOWS;
   return sizes && p.reduced_rows > 0 && p.reduced_columns > 0 && (int64_t)p.reduced_rows * p.factor <= p.rows &&
          (int64_t)p.reduced_columns * p.factor <= p.columns;
 }

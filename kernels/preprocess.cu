@@ -1,10 +1,10 @@
 // The fused pass on a GPU: raw int16 slices to windowed channels on the model's grid, in one launch.
 //
-// One thread makes all channels of four voxels of a row, 32 columns apart, so that what a row shares is laid out once and
-// consecutive threads still take consecutive columns: stored pixels are read (two at a time where two make one) and
-// channels are written in runs of whole memory sectors, and a stored pixel that several voxels need comes from the cache.
-// Blocks are numbered along one dimension, which has room for any grid. The caller launches
-// ceil(width / 128) * ceil(height / 8) * planes blocks of 256 threads (cuda.py does).
+// One thread makes all channels of four voxels of a row, 32 columns apart, so that what a row shares is laid out once
+// and consecutive threads still take consecutive columns: stored pixels are read (two at a time where two make one) and
+// channels are written in runs of whole memory sectors, and a stored pixel that several voxels need comes from the
+// cache. Blocks are numbered along one dimension, which has room for any grid. The caller launches ceil(width / 128) *
+// ceil(height / 8) * planes blocks of 256 threads (cuda.py does).
 #include "formulas.h"
 
 #if defined(__CUDACC__)
@@ -57,14 +57,14 @@ static __device__ __forceinline__ void eh_preprocess_voxels(const EhPlan& plan, 
     else
       eh_voxels<EH_EACH, EH_ANY, true>(plan, t, pixels, s, u, v, hu);
   } else {
-    EH_ROLLED for (int n = 0; n < EH_EACH; ++n)
-      hu[n] = eh_voxel_read<EH_ANY, true>(plan, t, pixels, k, j, i + n * EH_LANES);
+    EH_ROLLED for (int n = 0; n < EH_EACH; ++n) hu[n] =
+        eh_voxel_read<EH_ANY, true>(plan, t, pixels, k, j, i + n * EH_LANES);
   }
   const int64_t channel = (int64_t)plan.height * plan.width;
   Out* at = out + (int64_t)k * plan.channels * channel + (int64_t)j * plan.width + i;
-  EH_ROLLED for (int c = 0; c < plan.channels; ++c, at += channel)
-    for (int n = 0; n < EH_EACH; ++n)
-      if (i + n * EH_LANES < plan.width) eh_store(at + n * EH_LANES, eh_window(hu[n], plan.window[c]));
+  EH_ROLLED for (int c = 0; c < plan.channels; ++c, at += channel) for (int n = 0; n < EH_EACH;
+                                                                        ++n) if (i + n * EH_LANES < plan.width)
+      eh_store(at + n * EH_LANES, eh_window(hu[n], plan.window[c]));
 }
 
 extern "C" __global__ void __launch_bounds__(256)

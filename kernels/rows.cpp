@@ -1,10 +1,10 @@
 // Rows of the preprocessing pass on a CPU, compiled once per instruction set (EH_ROWS names the entry point).
 //
 // In stacks that are not rotated about the patient's axes, all voxels of a grid row lie between the same slices and on
-// the same pixel rows. Then the work is done line by line: reduce stored pixels to HU, sample the columns (both once for
-// every line, which is kept for the next row and the next plane), blend lines and slices, apply the windows. The compiler
-// vectorises all but two loops, which are written out. Other stacks go voxel by voxel through formulas.h. Both give the
-// same bits.
+// the same pixel rows. Then the work is done line by line: reduce stored pixels to HU, sample the columns (both once
+// for every line, which is kept for the next row and the next plane), blend lines and slices, apply the windows. The
+// compiler vectorises all but two loops, which are written out. Other stacks go voxel by voxel through formulas.h. Both
+// give the same bits.
 #include "rows.h"
 
 #if defined(__x86_64__)
@@ -62,7 +62,8 @@ void reduce_by(const EhPlan& p, const EhTables& t, const int16_t* pixels, int sl
 }
 
 // The commonest case by hand: 2 x 2 pixels, no padding.
-void reduce_pairs(const EhPlan& p, const EhTables& t, const int16_t* pixels, int slice, int row, float* __restrict__ out) {
+void reduce_pairs(const EhPlan& p, const EhTables& t, const int16_t* pixels, int slice, int row,
+                  float* __restrict__ out) {
   const int16_t* above = pixels + slice * p.slice_stride + (int64_t)row * 2 * p.row_stride;
   const int16_t* below = above + p.row_stride;
   const int columns = p.reduced_columns;
@@ -125,7 +126,7 @@ void fill(float* __restrict__ out, int from, int to, float value) {
 }
 
 void find_columns(const EhPlan& p, EhScratch& scratch, EhColumns wanted) {
-  if (scratch.found && scratch.columns == wanted) return;
+  if (scratch.found && eh_same(scratch.columns, wanted)) return;
   const int width = p.width, columns = p.reduced_columns;
   const float step = p.column[3], base = wanted.base, offset = wanted.offset;
   int32_t* __restrict__ lower = scratch.lower;
@@ -192,7 +193,7 @@ const float* sampled_line(const EhJob& job, EhScratch& scratch, int slice, int r
   const int slot = (slice & (scratch.kept_slices - 1)) * scratch.kept_rows + (row & (scratch.kept_rows - 1));
   float* line = scratch.lines + (size_t)slot * (p.width + EH_SLACK);
   const EhKey key = {slice, row, columns};
-  if (!(scratch.keys[slot] == key)) {
+  if (!eh_same(scratch.keys[slot], key)) {
     find_columns(p, scratch, columns);
     // What comes next is the same line of the next slice, a plane later, or where many slices make a plane, the line
     // after next of this slice. (In a function of its own GCC drops this: it returns nothing.)
@@ -238,7 +239,7 @@ void sample_row(const EhJob& job, EhScratch& scratch, float s, float u, float ba
     fill(hu, 0, width, span.air * EH_AIR_HU);
     eh_average(p, t, span, [&](int slice, float weight) {
       const Lines lines = lines_of(job, scratch, slice, u, base);
-      const float *__restrict__ a = lines.upper, *__restrict__ b = lines.lower;
+      const float* __restrict__ a = lines.upper, * __restrict__ b = lines.lower;
       for (int i = 0; i < width; ++i) hu[i] = hu[i] + weight * eh_lerp(a[i], b[i], lines.weight);
     });
     return;
@@ -250,13 +251,13 @@ void sample_row(const EhJob& job, EhScratch& scratch, float s, float u, float ba
   const int segment = eh_segment(p, t.knots, s), below = eh_below(segment), above = eh_above(segment, p.slices);
   const float weight = eh_clip((s - t.knots[segment]) * t.inverse_gap[segment], 0.0f, 1.0f);
   const Lines near = lines_of(job, scratch, below, u, base);
-  const float *__restrict__ a = near.upper, *__restrict__ b = near.lower;
+  const float* __restrict__ a = near.upper, * __restrict__ b = near.lower;
   if (weight == 0.0f || below == above) {
     for (int i = 0; i < width; ++i) hu[i] = eh_lerp(a[i], b[i], near.weight);
     return;
   }
   const Lines far = lines_of(job, scratch, above, u, base);
-  const float *__restrict__ c = far.upper, *__restrict__ d = far.lower;
+  const float* __restrict__ c = far.upper, * __restrict__ d = far.lower;
   for (int i = 0; i < width; ++i)
     hu[i] = eh_lerp(eh_lerp(a[i], b[i], near.weight), eh_lerp(c[i], d[i], far.weight), weight);
 }

@@ -21,26 +21,29 @@ struct EhJob {
 // Where the columns of a row fall: the position of the first, and what the slice takes from it.
 struct EhColumns {
   float base, offset;
-  bool operator==(const EhColumns& other) const { return base == other.base && offset == other.offset; }
 };
 
 // Which line of which slice, sampled where.
 struct EhKey {
   int32_t slice, row;
-  EhColumns columns;
-  bool operator==(const EhKey& other) const {
-    return slice == other.slice && row == other.row && columns == other.columns;
-  }
+  struct EhColumns columns;
 };
+
+// Not operators: those would be shared between builds for different instruction sets.
+static inline bool eh_same(struct EhColumns a, struct EhColumns b) { return a.base == b.base && a.offset == b.offset; }
+
+static inline bool eh_same(struct EhKey a, struct EhKey b) {
+  return a.slice == b.slice && a.row == b.row && eh_same(a.columns, b.columns);
+}
 
 // Working memory of one thread, laid out in one allocation by eh_scratch_bytes and eh_scratch_init.
 struct EhScratch {
-  float* hu;         // [width] the row in HU
-  float* value;      // [width] one channel of it, in the output's type
-  float* air;        // [width]
-  float* reduced;    // [reduced_columns] a line of a reduced slice
-  float* lines;      // [kept_slices][kept_rows][width] such lines, sampled at the grid's columns
-  EhKey* keys;       // [kept_slices][kept_rows] what they hold
+  float* hu;                   // [width] the row in HU
+  float* value;                // [width] one channel of it, in the output's type
+  float* air;                  // [width]
+  float* reduced;              // [reduced_columns] a line of a reduced slice
+  float* lines;                // [kept_slices][kept_rows][width] such lines, sampled at the grid's columns
+  EhKey* keys;                 // [kept_slices][kept_rows] what they hold
   int kept_slices, kept_rows;  // powers of two
   int32_t *lower, *upper;      // [width] column taps
   float* weight;               // [width]

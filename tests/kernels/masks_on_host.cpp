@@ -1,6 +1,5 @@
 // The kernels of masks.cu, executed on the host; the caller chooses the launch.
 #include "cuda_on_host.h"
-
 #include "masks.cu"
 
 extern "C" {

@@ -1,6 +1,5 @@
 // The kernels of preprocess.cu, executed on the host with the launch that cuda.py makes.
 #include "cuda_on_host.h"
-
 #include "preprocess.cu"
 
 static unsigned blocks(const EhPlan& plan) {
