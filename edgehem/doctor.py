@@ -218,21 +218,21 @@ def _bundles() -> list[dict[str, Any]]:
 
 def _codecs() -> list[dict[str, Any]]:
     try:
-        from pydicom.pixels.decoders.base import get_decoder
-
-        from edgehem.dicom.codec import LOSSLESS, LOSSY
+        from edgehem.dicom.codec import DECODERS
+        from edgehem.supervise import SUPPORTED
     except ImportError:
-        return []  # pydicom is missing, which the needed packages say already
+        return []  # numpy is missing, which the needed packages say already
     found = []
     for uid, name in COMPRESSED.items():
-        decoder = get_decoder(uid)
-        plugins = list(decoder.available_plugins)
-        # pydicom's entries read "plugin - requires this and that".
-        missing = [entry.partition(" - ")[0] for entry in decoder.missing_dependencies]
-        if uid not in LOSSLESS | LOSSY:
+        trusted = DECODERS.get(uid, ())
+        plugins = [decoder.name for decoder in trusted if decoder.installed]
+        if not trusted:
             why_not = "refused: decoders do not agree on its values"
+        elif not SUPPORTED:
+            why_not = "refused: this system has no child processes with limits"
         else:
-            why_not = "" if plugins else f"needs one of: {', '.join(missing)}"
+            why_not = "" if plugins else f"needs {' or '.join(decoder.name for decoder in trusted)}"
+        # In the order in which they are tried; none but these is ever used.
         found.append({"name": name, "uid": uid, "ready": not why_not, "plugins": plugins, "why_not": why_not})
     return found
 

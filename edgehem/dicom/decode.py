@@ -111,8 +111,14 @@ def decode(stack: Stack) -> Pixels:
     padded = False
     copies = 0
     scratch: Int16 | None = None
-    for place, image in zip(stack.places, stored, strict=True):
-        _read_slice(place[0], image, padding)
+    slices = list(zip(stack.places, stored, strict=True))
+    # All at once: they are decoded side by side.
+    packed = [(place[0], image) for place, image in slices if place[0].syntax not in UNCOMPRESSED]
+    codec.decode_frames([codec.Frame(header=header, out=image) for header, image in packed])
+    for place, image in slices:
+        if place[0].syntax in UNCOMPRESSED:
+            _read_plain(place[0], image)
+        _keep_stored_bits(place[0], image, padding)
         if padding is not None and not padded:
             padded = _any_within(image, padding)
         for other in place[1:]:
@@ -213,18 +219,23 @@ def _any_within(image: Int16, bounds: tuple[int, int]) -> bool:
 
 def _read_slice(header: Header, out: Int16, padding: tuple[int, int] | None) -> None:
     """Decode one slice into ``out`` (int16 array [Y, X], contiguous)."""
-    if header.syntax not in UNCOMPRESSED:
-        raw = codec.decode_frame(header, _read_bytes(header, header.size - header.pixel_offset))
-        out[...] = raw.astype(np.int16) if raw.dtype.itemsize == 1 else raw.view(np.int16)
-    elif header.bits_allocated == 8:
+    if header.syntax in UNCOMPRESSED:
+        _read_plain(header, out)
+    else:
+        codec.decode_frames([codec.Frame(header=header, out=out)])
+    _keep_stored_bits(header, out, padding)
+
+
+def _read_plain(header: Header, out: Int16) -> None:
+    """Read an uncompressed slice into ``out`` as it lies in the file."""
+    if header.bits_allocated == 8:
         narrow = np.frombuffer(_read_bytes(header, out.size), dtype=np.int8 if header.representation else np.uint8)
         out[...] = narrow.reshape(out.shape)
-    else:
-        _read_into(header, out.data.cast("B"))
-        # The bytes are now in the file's order; the host's may differ.
-        if header.little != (sys.byteorder == "little"):
-            out.byteswap(inplace=True)
-    _keep_stored_bits(header, out, padding)
+        return
+    _read_into(header, out.data.cast("B"))
+    # The bytes are now in the file's order; the host's may differ.
+    if header.little != (sys.byteorder == "little"):
+        out.byteswap(inplace=True)
 
 
 def _keep_stored_bits(header: Header, image: Int16, padding: tuple[int, int] | None) -> None:

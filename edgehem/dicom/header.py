@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-import struct
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Generic, Literal, TypeVar
 
 from edgehem.dicom.elements import UNDEFINED, DamagedError, Elements, walk
 
@@ -14,6 +15,7 @@ HEADER_LIMIT = 16 * 2**20
 
 _TAGS = {
     "sop_class": 0x00080016,
+    "instance_uid": 0x00080018,
     "image_type": 0x00080008,
     "study_date": 0x00080020,
     "modality": 0x00080060,
@@ -31,6 +33,8 @@ _TAGS = {
     "study_uid": 0x0020000D,
     "series_uid": 0x0020000E,
     "series_number": 0x00200011,
+    "concatenation": 0x00209161,
+    "parts": 0x00209163,
     "position": 0x00200032,
     "orientation": 0x00200037,
     "samples": 0x00280002,
@@ -52,26 +56,37 @@ _TAGS = {
 }
 _WANTED = frozenset(_TAGS.values())
 
+Key = TypeVar("Key", bound=Hashable)
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Header:
-    """One file's header. Missing or malformed numbers are None: whoever needs them decides what that means.
+    """The header of one image: of a file, or of one frame of a multi-frame file (:mod:`edgehem.dicom.multiframe`).
+
+    Missing or malformed numbers are None: whoever needs them decides what that means.
 
     Free text and identifiers are kept for comparison only; nothing here is ever put into a message or a log.
 
     Parameters
     ----------
     size : int
-        Length of the file, bytes.
+        Where the bytes of the image end: the length of the file, or the end of a compressed frame.
     damaged : bool
         The file ends too early or is malformed; the fields before the damage are filled.
     pixel_offset, pixel_length : int
-        As in :class:`edgehem.dicom.elements.Elements`.
+        As in :class:`edgehem.dicom.elements.Elements`; of a frame, its own bytes.
     position, orientation, spacing, thickness : tuple of float, mm and direction cosines
         Image Position (Patient), Image Orientation (Patient), Pixel Spacing, Slice Thickness.
     padding, padding_limit : int or None
         Pixel Padding Value and Range Limit as 16-bit patterns (0..65535): US or SS, a file may have either VR for
         either pixel representation, and the pattern is the same.
+    frame : int
+        Index of the frame in a multi-frame file, from 0; -1 where the file is one image, or its frames are not told
+        apart.
+    stack : str
+        Which of several stacks of one multi-frame series a frame is of (Stack ID, temporal position); else empty.
+    concatenation, parts : str, int or None
+        Which multi-frame object the file is a part of, and how many files make the whole (PS3.3 C.7.6.16.2.2.4).
     """
 
     path: Path = field(repr=False)
@@ -86,6 +101,7 @@ class Header:
     image_type: tuple[str, ...]
     study_uid: str = field(repr=False)
     series_uid: str = field(repr=False)
+    instance_uid: str = field(repr=False)
     series_number: int | None
     patient: tuple[str, str] = field(repr=False)
     study_date: str = field(repr=False)
@@ -116,6 +132,10 @@ class Header:
     padding: int | None
     padding_limit: int | None
     lossy: str
+    frame: int = -1
+    stack: str = field(default="", repr=False)
+    concatenation: str = field(default="", repr=False)
+    parts: int | None = None
 
     @property
     def has_pixels(self) -> bool:
@@ -145,6 +165,11 @@ def parse_header(head: bytes, size: int, path: Path) -> Header:
     NeedMoreError
         If the header reaches beyond ``head`` and the file goes on.
     """
+    return parse_elements(head, size, path)[0]
+
+
+def parse_elements(head: bytes, size: int, path: Path) -> tuple[Header, Elements]:
+    """:func:`parse_header`, with the elements that it was made of."""
     found = Elements()
     damaged = False
     try:
@@ -153,8 +178,8 @@ def parse_header(head: bytes, size: int, path: Path) -> Header:
         damaged = True
     if found.pixel_length != UNDEFINED and found.pixel_offset + found.pixel_length > size:
         damaged = True
-    fields = _Fields(found)
-    return Header(
+    fields = Fields(found.values, _TAGS, little=found.little)
+    header = Header(
         path=path,
         size=size,
         damaged=damaged,
@@ -167,6 +192,7 @@ def parse_header(head: bytes, size: int, path: Path) -> Header:
         image_type=tuple(part.strip().upper() for part in fields.text("image_type").split("\\")),
         study_uid=fields.text("study_uid"),
         series_uid=fields.text("series_uid"),
+        instance_uid=fields.text("instance_uid"),
         series_number=fields.whole("series_number"),
         patient=(fields.text("patient_id"), fields.text("patient_name")),
         study_date=fields.text("study_date"),
@@ -197,23 +223,37 @@ def parse_header(head: bytes, size: int, path: Path) -> Header:
         padding=fields.unsigned("padding"),
         padding_limit=fields.unsigned("padding_limit"),
         lossy=fields.text("lossy"),
+        concatenation=fields.text("concatenation"),
+        parts=fields.unsigned("parts"),
     )
+    return header, found
 
 
-class _Fields:
-    """Raw values turned into Python's, one field at a time; what cannot be turned is None."""
+class Fields(Generic[Key]):
+    """Raw values turned into Python's, one field at a time; what cannot be turned is None.
 
-    def __init__(self, found: Elements) -> None:
-        self._values = found.values
-        self._unsigned = struct.Struct("<H" if found.little else ">H")
+    Parameters
+    ----------
+    values : mapping of key to bytes
+        The key is a tag, or the path to one.
+    keys : mapping of str to key
+        Names of the fields.
+    little : bool
+        Byte order of binary values.
+    """
+
+    def __init__(self, values: Mapping[Key, bytes], keys: Mapping[str, Key], *, little: bool) -> None:
+        self._values = values
+        self._keys = keys
+        self._order: Literal["little", "big"] = "little" if little else "big"
 
     def text(self, name: str) -> str:
         """The value as text. Latin-1: every byte is a character, and only ASCII words are ever compared."""
-        return self._values.get(_TAGS[name], b"").decode("latin-1").strip("\0 \t\r\n")
+        return self._values.get(self._keys[name], b"").decode("latin-1").strip("\0 \t\r\n")
 
     def decimals(self, name: str, count: int) -> tuple[float, ...] | None:
         """A Decimal String of exactly ``count`` finite numbers."""
-        parts = self._values.get(_TAGS[name], b"").rstrip(b"\0").split(b"\\")
+        parts = self._values.get(self._keys[name], b"").rstrip(b"\0").split(b"\\")
         if len(parts) != count:
             return None
         try:
@@ -233,5 +273,10 @@ class _Fields:
 
     def unsigned(self, name: str) -> int | None:
         """A 16-bit value, whichever of US and SS the file says."""
-        value = self._values.get(_TAGS[name], b"")
-        return int(self._unsigned.unpack(value)[0]) if len(value) == 2 else None
+        value = self._values.get(self._keys[name], b"")
+        return int.from_bytes(value, self._order) if len(value) == 2 else None
+
+    def long(self, name: str) -> int | None:
+        """A 32-bit value (UL)."""
+        value = self._values.get(self._keys[name], b"")
+        return int.from_bytes(value, self._order) if len(value) == 4 else None

@@ -96,6 +96,9 @@ def is_derived(header: Header) -> bool:
         return True
     if _REFORMAT.search(header.series_description):
         return True
+    # Of a frame, the fourth value tells what was computed: a maximum, a mean, a virtual energy (C.8.16.1.4).
+    if header.frame >= 0 and any(kind != "NONE" for kind in kinds[3:4] if kind):
+        return True
     return kinds[0] == "DERIVED" and (header.lossy != "01" or "SECONDARY" in kinds)
 
 

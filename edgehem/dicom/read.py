@@ -13,13 +13,14 @@ import numpy as np
 
 from edgehem.dicom import codec
 from edgehem.dicom.anatomy import refuse_other_than_head
+from edgehem.dicom.archive import unpacked
 from edgehem.dicom.decode import Pixels, decode
 from edgehem.dicom.geometry import Stack
 from edgehem.dicom.hu import refuse_implausible
 from edgehem.dicom.patient import age_years
-from edgehem.dicom.scan import scan
+from edgehem.dicom.scan import Scan, scan
 from edgehem.dicom.select import Candidate, Selection, chosen_note, select
-from edgehem.dicom.study import Study
+from edgehem.dicom.study import SeriesSummary, Study
 from edgehem.errors import Code, Refusal
 from edgehem.result import Note
 from edgehem.volume import Volume
@@ -35,7 +36,8 @@ def read_study(path: str | os.PathLike[str]) -> Study:
     Parameters
     ----------
     path : str or PathLike
-        A folder (searched with its subfolders; other files and series may lie beside the scan), or one file.
+        A folder (searched with its subfolders; other files and series may lie beside the scan), a zip file, a
+        DICOMDIR, or one DICOM file.
 
     Returns
     -------
@@ -50,9 +52,15 @@ def read_study(path: str | os.PathLike[str]) -> Study:
         If the data cannot be analysed, whatever is wrong with it; ``code`` and ``reason`` say why.
     """
     start = time.perf_counter()
-    found = scan(Path(path))
+    with unpacked(Path(path)) as place:
+        return _read(place, start)
+
+
+def _read(place: Path, start: float) -> Study:
+    """The study at a folder or in a file; ``start`` is when reading began, s of ``time.perf_counter``."""
+    found = scan(place)
     scanned = time.perf_counter()
-    selection = select(found.headers)
+    selection = select(found.headers, found.missing)
     selected = time.perf_counter()
     chosen, pixels, volume, digest, not_heads = _first_head(selection)
     decoded = time.perf_counter()
@@ -73,6 +81,7 @@ def read_study(path: str | os.PathLike[str]) -> Study:
             *(replace(other, reason="Could be analysed; another series was preferred.") for other in others),
             *(replace(candidate.summary, reason="The images do not show a head.") for candidate in not_heads),
             *selection.passed_over,
+            *_beside(found),
         ),
         age_years=age,
         timings_ms={
@@ -104,6 +113,13 @@ def _first_head(selection: Selection) -> tuple[Candidate, Pixels, Volume, str, l
                 continue
         return candidate, pixels, volume, digest.result(), not_heads
     raise refusals[0]
+
+
+def _beside(found: Scan) -> list[SeriesSummary]:
+    """What is no DICOM series and yet no stranger: masks or conversions that lie beside the scan."""
+    count = len(found.nifti)
+    reason = "NIfTI images or masks; they are not read with a CT."
+    return [SeriesSummary(modality="NIFTI", slices=count, orientation="unknown", reason=reason)] if count else []
 
 
 def _volume(stack: Stack, pixels: Pixels) -> Volume:

@@ -5,15 +5,19 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from edgehem.dicom.elements import NeedMoreError, looks_like_dicom
-from edgehem.dicom.header import HEADER_LIMIT, Header, parse_header
+from edgehem.dicom.directory import Listed, find_files, is_directory, listed_images, missing_images
+from edgehem.dicom.elements import PREAMBLE, DamagedError, NeedMoreError, looks_like_dicom
+from edgehem.dicom.foreign import Foreign, kind_of_bytes
+from edgehem.dicom.header import HEADER_LIMIT, Header, parse_elements
+from edgehem.dicom.multiframe import split_frames
 from edgehem.errors import Code, Refusal, UsageError
 
 MAX_FILES = 4000
-"""Files in one study at most (input gates: 4,000 instances)."""
+"""Files, and images in them, in one study at most (input gates: 4,000 instances)."""
 
 _FIRST_READ = 32 * 2**10
 """Bytes read of a file at first: CT headers take 2-12 KiB."""
@@ -30,13 +34,33 @@ class Scan:
     Parameters
     ----------
     headers : tuple of Header
-        One for every DICOM file, damaged ones included, in the order of their paths.
+        One for every image, damaged ones included, in the order of their paths; several for a multi-frame CT.
     strangers : int
-        Files that are not DICOM.
+        Files that are not DICOM, and nothing else that belongs to the work with CT.
+    suspects : int
+        Files that should be DICOM but do not start like it.
+    nifti : tuple of Path
+        NIfTI images: masks or conversions that lie beside the scan.
+    missing : dict of str to int
+        Images that a DICOMDIR lists and that are not here, by Series Instance UID.
     """
 
     headers: tuple[Header, ...]
     strangers: int
+    suspects: int = 0
+    nifti: tuple[Path, ...] = field(default=(), repr=False)
+    missing: dict[str, int] = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Seen:
+    """What one file is: images, a directory of images, something foreign, or nothing known."""
+
+    headers: tuple[Header, ...] = ()
+    directory: bool = False
+    listed: tuple[Listed, ...] | None = None
+    foreign: Foreign | None = None
+    suspect: bool = False
 
 
 def scan(path: Path) -> Scan:
@@ -47,7 +71,8 @@ def scan(path: Path) -> Scan:
     Parameters
     ----------
     path : Path
-        A folder, searched with all its subfolders (links to folders are not followed), or one file.
+        A folder, searched with all its subfolders (links to folders are not followed); a DICOMDIR, for the files that
+        it lists; or one file.
 
     Returns
     -------
@@ -58,33 +83,70 @@ def scan(path: Path) -> Scan:
     UsageError
         If there is nothing at ``path``.
     Refusal
-        NO_DICOM, UNREADABLE (a file cannot be opened, or only starts like DICOM by its name), TOO_LARGE.
+        NO_DICOM, UNREADABLE (a file cannot be opened, or is DICOM by its name only; a DICOMDIR leads nowhere),
+        TOO_LARGE.
     """
+    found = gather(path)
+    if found.suspects:
+        raise Refusal(
+            Code.UNREADABLE,
+            f"{found.suspects} of the files should be DICOM images but are damaged from their first bytes; "
+            "send the study again.",
+        )
+    if found.headers:
+        return found
+    if found.missing:
+        raise Refusal(Code.UNREADABLE, "None of the images that the DICOMDIR lists is here; give the whole medium.")
+    if found.nifti:
+        raise Refusal(
+            Code.NO_DICOM,
+            "This is a NIfTI image, which does not keep what a scanner writes into DICOM; give the DICOM files.",
+        )
+    raise Refusal(Code.NO_DICOM, "No DICOM file was found here.")
+
+
+def gather(path: Path) -> Scan:
+    """:func:`scan` without a judgement on what was found; it refuses only what cannot be read, or is too much."""
     headers: list[Header] = []
+    listed: list[Listed] = []
+    nifti: list[Path] = []
     strangers = suspects = 0
-    for number, file in enumerate(_files(path)):
-        if number >= MAX_FILES:
-            raise Refusal(Code.TOO_LARGE, f"There are more than {MAX_FILES} files; a head CT has far fewer.")
-        try:
-            header = _read_header(file)
-            suspect = header is None and _should_be_dicom(file)
-        except OSError:
-            raise Refusal(Code.UNREADABLE, "A file could not be opened or read from its disk.") from None
-        if header is not None:
-            headers.append(header)
-        elif suspect:
+    for number, (file, seen) in enumerate(_look_at_all(path)):
+        headers += seen.headers
+        listed += seen.listed or ()
+        if max(number + 1, len(headers)) > MAX_FILES:
+            raise Refusal(Code.TOO_LARGE, f"There are more than {MAX_FILES} files or images; a head CT has far fewer.")
+        if seen.headers or seen.directory:
+            continue
+        if seen.foreign is Foreign.NIFTI:
+            nifti.append(file)
+        elif seen.suspect:
             suspects += 1
         else:
             strangers += 1
-    if suspects:
-        raise Refusal(
-            Code.UNREADABLE,
-            f"{suspects} of the files should be DICOM images but are damaged from their first bytes; "
-            "send the study again.",
-        )
-    if not headers:
-        raise Refusal(Code.NO_DICOM, "No DICOM file was found here.")
-    return Scan(headers=tuple(headers), strangers=strangers)
+    return Scan(
+        headers=tuple(headers),
+        strangers=strangers,
+        suspects=suspects,
+        nifti=tuple(nifti),
+        missing=missing_images(listed, headers) if listed else {},
+    )
+
+
+def _look_at_all(path: Path) -> Iterator[tuple[Path, _Seen]]:
+    files = _files(path)
+    if path.is_file():
+        seen = _look(path)
+        yield path, seen
+        if not seen.directory:
+            return
+        if not seen.listed:
+            raise Refusal(
+                Code.UNREADABLE, "The DICOMDIR is damaged or lists no images; give the folder with the images."
+            )
+        files = iter(find_files(path.parent, seen.listed))
+    for file in files:
+        yield file, _look(file)
 
 
 def _files(path: Path) -> Iterator[Path]:
@@ -111,28 +173,34 @@ def _files(path: Path) -> Iterator[Path]:
                 yield file
 
 
-def _read_header(file: Path) -> Header | None:
-    """The header of a file, or None where the file does not start like DICOM."""
-    with file.open("rb", buffering=0) as stream:
-        size = os.fstat(stream.fileno()).st_size
-        head = stream.read(_FIRST_READ)
-        if not looks_like_dicom(head):
-            return None
-        header = _parse(head, size, file)
-        for limit in (_SECOND_READ, HEADER_LIMIT):
-            if header is None:
-                head += _read(stream.fileno(), limit - len(head))
-                header = _parse(head, size, file)
-    # Where the bytes end for us, the header counts as cut off.
-    return header or parse_header(head, len(head), file)
-
-
-def _parse(head: bytes, size: int, file: Path) -> Header | None:
-    """The header, or None where it needs more bytes."""
+def _look(file: Path) -> _Seen:
+    """What a file is, from its first bytes; the whole header where it is DICOM."""
     try:
-        return parse_header(head, size, file)
-    except NeedMoreError:
-        return None
+        with file.open("rb", buffering=0) as stream:
+            size = os.fstat(stream.fileno()).st_size
+            head = stream.read(_FIRST_READ)
+            if not looks_like_dicom(head):
+                foreign = kind_of_bytes(head)
+                return _Seen(foreign=foreign, suspect=foreign is None and _should_be_dicom(file, head))
+            for limit in (_FIRST_READ, _SECOND_READ, HEADER_LIMIT):
+                head += _read(stream.fileno(), limit - len(head))
+                with suppress(NeedMoreError):
+                    return _images(head, size, file, stream.fileno())
+            # Where the bytes end for us, the header counts as cut off.
+            return _images(head, len(head), file, stream.fileno())
+    except OSError:
+        raise Refusal(Code.UNREADABLE, "A file could not be opened or read from its disk.") from None
+
+
+def _images(head: bytes, size: int, file: Path, descriptor: int) -> _Seen:
+    """The images of a DICOM file. Raises NeedMoreError where its header goes on after ``head``."""
+    header, found = parse_elements(head, size, file)
+    if is_directory(header):
+        try:
+            return _Seen(directory=True, listed=listed_images(found, head))
+        except DamagedError:
+            return _Seen(directory=True)
+    return _Seen(headers=split_frames(header, found, head, descriptor))
 
 
 def _read(descriptor: int, count: int) -> bytes:
@@ -144,10 +212,6 @@ def _read(descriptor: int, count: int) -> bytes:
     return b"".join(parts)
 
 
-def _should_be_dicom(file: Path) -> bool:
+def _should_be_dicom(file: Path, head: bytes) -> bool:
     """Whether a file that does not start like DICOM was meant to: by its name, or cut off inside the empty preamble."""
-    if file.suffix.lower() in _DICOM_SUFFIXES:
-        return True
-    with file.open("rb", buffering=0) as stream:
-        head = stream.read(133)
-    return 0 < len(head) <= 132 and not any(head[:128])
+    return file.suffix.lower() in _DICOM_SUFFIXES or (0 < len(head) <= PREAMBLE + 4 and not any(head[:PREAMBLE]))

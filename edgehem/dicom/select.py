@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from edgehem.dicom import labels
 from edgehem.dicom.decode import refuse_undecodable
 from edgehem.dicom.elements import DEFLATED
 from edgehem.dicom.geometry import Stack, arrange, orientation_name, patient_key
 from edgehem.dicom.header import Header
+from edgehem.dicom.kinds import Kind, kind_of, said_of
+from edgehem.dicom.multiframe import MAX_FRAMES, MULTIFRAME_CT
 from edgehem.dicom.study import SeriesSummary
 from edgehem.errors import Code, Refusal
 from edgehem.result import Note
@@ -24,7 +27,6 @@ REFERENCE_SPACING_MM = 5.0
 """Of equal candidates the one nearest to this slice distance is read: the usual one for reporting head CT."""
 
 _CT_SOP = "1.2.840.10008.5.1.4.1.1.2"
-_MULTIFRAME_CT_SOP = ("1.2.840.10008.5.1.4.1.1.2.1", "1.2.840.10008.5.1.4.1.1.2.2")
 _CAPTURE_SOP = "1.2.840.10008.5.1.4.1.1.7"
 
 _TELLING = (
@@ -63,12 +65,15 @@ class Selection:
     notes: tuple[Note, ...]
 
 
-def select(headers: Sequence[Header]) -> Selection:
-    """Group files by series and rank the series that can be analysed.
+def select(headers: Sequence[Header], missing: Mapping[str, int] | None = None) -> Selection:
+    """Group images by series and rank the series that can be analysed.
 
     Parameters
     ----------
     headers : sequence of Header
+    missing : mapping of str to int, optional
+        How many images of a series (by its UID) a DICOMDIR lists that are not here. A series with any is refused: a
+        slice lost at the vertex or the base leaves no gap, and nothing else would tell.
 
     Returns
     -------
@@ -85,14 +90,12 @@ def select(headers: Sequence[Header]) -> Selection:
             Code.UNREADABLE,
             "A DICOM file is damaged or cut off, and could be part of the head CT; send the study again.",
         )
-    groups: dict[str, list[Header]] = {}
-    for header in headers:
-        groups.setdefault(header.series_uid, []).append(header)
-
+    missing = missing or {}
     candidates: list[Candidate] = []
     passed: list[tuple[SeriesSummary, Refusal]] = []
-    for group in groups.values():
-        outcome = _outcome(group)
+    for group in _groups(headers):
+        # A listed image that is not said to be of any series may be of every one.
+        outcome = _outcome(group, missing.get(group[0].series_uid, 0) + missing.get("", 0))
         if isinstance(outcome, Candidate):
             candidates.append(outcome)
         else:
@@ -100,6 +103,9 @@ def select(headers: Sequence[Header]) -> Selection:
     if not candidates:
         raise min((refusal for _, refusal in passed), key=lambda refusal: _TELLING.index(refusal.code))
     firsts = [candidate.stack.first for candidate in candidates]
+    if all(map(labels.is_sharp, firsts)):
+        # A bone kernel triples the noise of brain and rings around the skull, where blood has to be told from it.
+        raise Refusal(Code.NO_AXIAL_SERIES, "Only images for bone were found (a sharp kernel); send those for brain.")
     if len({(patient_key(h), h.study_uid) for h in firsts}) > 1:
         raise Refusal(
             Code.GEOMETRY_MIXED,
@@ -110,6 +116,11 @@ def select(headers: Sequence[Header]) -> Selection:
         Note(code=Code.SERIES_CHOSEN, reason=f"Another CT series could not be used: {refusal.reason}")
         for refusal in broken
     )
+    absent = sum(count for uid, count in missing.items() if uid not in {header.series_uid for header in headers})
+    if absent:
+        images = "1 image of another series" if absent == 1 else f"{absent} images of other series"
+        reason = f"The DICOMDIR lists {images} that cannot be found."
+        notes = (*notes, Note(code=Code.FILES_PASSED_OVER, reason=reason))
     return Selection(
         candidates=tuple(sorted(candidates, key=_preference)),
         passed_over=tuple(summary for summary, _ in passed),
@@ -135,11 +146,43 @@ def _could_belong_anywhere(header: Header) -> bool:
     return cut and not header.series_uid and header.modality in ("", "CT") and header.sop_class in ("", _CT_SOP)
 
 
-def _outcome(group: list[Header]) -> Candidate | Refusal:
+def _groups(headers: Sequence[Header]) -> list[list[Header]]:
+    """Images that belong together: of one series, and of one stack where a multi-frame series has several.
+
+    A multi-frame file whose frames cannot be told apart may be a part of every stack of its series.
+    """
+    groups: dict[str, dict[str, list[Header]]] = {}
+    for header in headers:
+        groups.setdefault(header.series_uid, {}).setdefault(header.stack, []).append(header)
+    for stacks in groups.values():
+        whole = [header for header in stacks.get("", []) if header.damaged or header.sop_class in MULTIFRAME_CT]
+        if whole and len(stacks) > 1:
+            for stack, group in stacks.items():
+                if stack:
+                    group.extend(whole)
+    return [group for stacks in groups.values() for group in stacks.values()]
+
+
+def _outcome(group: list[Header], missing: int) -> Candidate | Refusal:
     try:
-        return _examine(group)
+        candidate = _examine(group)
+        if missing:
+            images = "1 image" if missing == 1 else f"{missing} images"
+            raise Refusal(Code.SLICE_GAP, f"The DICOMDIR lists {images} that cannot be found; give the whole medium.")
+        _refuse_incomplete(group)
+        return candidate
     except Refusal as refusal:
         return refusal
+
+
+def _refuse_incomplete(group: list[Header]) -> None:
+    """Refuse a series of which a file is not there that other files count on."""
+    files: dict[tuple[str, int], set[Path]] = {}
+    for header in group:
+        if header.parts:
+            files.setdefault((header.concatenation, header.parts), set()).add(header.path)
+    if any(len(paths) < parts for (_, parts), paths in files.items()):
+        raise Refusal(Code.SLICE_GAP, "The series is split over several files, and not all of them are here.")
 
 
 def _examine(group: list[Header]) -> Candidate:
@@ -182,12 +225,11 @@ def _unfit(header: Header) -> Refusal | None:  # noqa: PLR0911 (a list of kinds,
     """Why one image cannot be a slice of the scan, or None."""
     if header.syntax == DEFLATED:
         return Refusal(Code.SYNTAX_UNSUPPORTED, "Deflated files are not opened: a small one can grow without limit.")
-    modality = header.modality or ("CT" if header.sop_class in (_CT_SOP, *_MULTIFRAME_CT_SOP) else "")
-    if modality != "CT":
-        code = Code.NOT_CT if header.has_pixels else Code.PIXELS_MISSING
-        if modality in ("", "SR", "PR", "KO", "DOC", "REG", "SEG", "RTSTRUCT"):
-            code = Code.PIXELS_MISSING
-        return Refusal(code, "The files are not CT images.")
+    kind = kind_of(header)
+    if kind is not Kind.CT:
+        other = kind in (Kind.MR, Kind.WAVEFORM, Kind.SEGMENTATION)
+        other = other or (kind is Kind.OTHER and header.has_pixels and bool(header.modality))
+        return Refusal(Code.NOT_CT if other else Code.PIXELS_MISSING, said_of(kind))
     if header.damaged:
         return None
     if header.sop_class.startswith(_CAPTURE_SOP) or labels.is_dose_page(header):
@@ -200,9 +242,11 @@ def _unfit(header: Header) -> Refusal | None:  # noqa: PLR0911 (a list of kinds,
         if header.sop_class in ("", _CT_SOP) or header.rows is not None:
             return Refusal(Code.UNREADABLE, "An image has no pixels; the file is probably cut off.")
         return Refusal(Code.PIXELS_MISSING, "The files hold no images.")
-    if header.frames != 1 or header.sop_class in _MULTIFRAME_CT_SOP:
+    if header.frames > MAX_FRAMES:
+        return Refusal(Code.TOO_LARGE, f"One file holds more than {MAX_FRAMES} images; a head CT has far fewer.")
+    if header.frames != 1 or (header.sop_class in MULTIFRAME_CT and header.frame < 0):
         return Refusal(
-            Code.PIXELS_MISSING, "Many slices are stored in one file; this form of CT image is not supported yet."
+            Code.PIXELS_MISSING, "Many slices are stored in one file, which does not say where each of them lies."
         )
     if (header.samples or 1) != 1 or header.photometric != "MONOCHROME2":
         return Refusal(Code.PIXELS_MISSING, "The images are not plain grey-scale CT slices (MONOCHROME2).")

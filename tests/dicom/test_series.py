@@ -109,6 +109,11 @@ def test_two_series_the_usual_one_is_chosen_without_quoting(write, study, heads,
     assert len(result.series) == 3
 
 
+def test_a_bone_kernel_alone_is_not_enough(write, study, head, spec):
+    write(head, spec(tags={"ConvolutionKernel": "H60s"}))
+    assert refused(study) is Code.NO_AXIAL_SERIES
+
+
 def test_a_broken_series_beside_a_good_one_is_said(write, study, head, spec):
     files = write(head, spec(series=2))
     files[10].unlink()

@@ -1,0 +1,1 @@
+"""What runs in disposable child processes. Thin on purpose: nothing here imports the rest of edgehem."""
