@@ -45,7 +45,7 @@ VARIABLE_MM = 0.1
 VARIABLE_RATIO = 0.02
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Stack:
     """The slices of one series in order along their normal.
 

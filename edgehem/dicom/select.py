@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edgehem.dicom import labels
@@ -39,7 +39,7 @@ _BROKEN = frozenset(_TELLING[: _TELLING.index(Code.COVERAGE)])
 """A series passed over for one of these is a head CT that something is wrong with: worth a note."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Candidate:
     """A series that can be analysed, as far as headers say."""
 
@@ -52,8 +52,7 @@ class Candidate:
         """What tells it apart, in words, without its description."""
         thickness = self.stack.first.thickness
         size = f"{thickness:g} mm thick" if thickness else f"{self.stack.spacing:.1f} mm apart"
-        sharp = ", bone kernel" if labels.is_sharp(self.stack.first) else ""
-        return f"{len(self.stack.places)} slices, {size}{sharp}"
+        return f"{len(self.stack.places)} slices, {size}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,14 +102,18 @@ def select(headers: Sequence[Header], missing: Mapping[str, int] | None = None) 
     if not candidates:
         raise min((refusal for _, refusal in passed), key=lambda refusal: _TELLING.index(refusal.code))
     firsts = [candidate.stack.first for candidate in candidates]
-    if all(map(labels.is_sharp, firsts)):
-        # A bone kernel triples the noise of brain and rings around the skull, where blood has to be told from it.
-        raise Refusal(Code.NO_AXIAL_SERIES, "Only images for bone were found (a sharp kernel); send those for brain.")
     if len({(patient_key(h), h.study_uid) for h in firsts}) > 1:
         raise Refusal(
             Code.GEOMETRY_MIXED,
             "Head CTs of more than one patient or examination were given together; give one examination at a time.",
         )
+    # A bone kernel triples the noise of brain and rings around the skull, where blood has to be told from it.
+    bone = Refusal(Code.NO_AXIAL_SERIES, "Only images for bone were found (a sharp kernel); send those for brain.")
+    sharp = [candidate for candidate in candidates if labels.is_sharp(candidate.stack.first)]
+    candidates = [candidate for candidate in candidates if candidate not in sharp]
+    if not candidates:
+        raise bone
+    passed += [(replace(candidate.summary, reason="Images for bone (a sharp kernel)."), bone) for candidate in sharp]
     broken = [refusal for _, refusal in passed if refusal.code in _BROKEN]
     notes = tuple(
         Note(code=Code.SERIES_CHOSEN, reason=f"Another CT series could not be used: {refusal.reason}")
@@ -259,12 +262,11 @@ def _summary(group: list[Header], reason: str) -> SeriesSummary:
     return SeriesSummary(modality=modality, slices=len(group), orientation=orientation_name(first), reason=reason)
 
 
-def _preference(candidate: Candidate) -> tuple[bool, bool, float, int, int, str]:
-    """Sort key: soft kernel, whole head, slice distance near the reference, more slices; then what is stable."""
+def _preference(candidate: Candidate) -> tuple[bool, float, int, int, str]:
+    """Sort key: whole head, slice distance near the reference, more slices; then what is stable."""
     stack = candidate.stack
     first = stack.first
     return (
-        labels.is_sharp(first),
         stack.height < WHOLE_HEIGHT_MM,
         round(abs(stack.spacing - REFERENCE_SPACING_MM), 1),
         -len(stack.places),

@@ -104,9 +104,19 @@ def test_two_series_the_usual_one_is_chosen_without_quoting(write, study, heads,
     (note,) = result.notes
     assert "28 slices, 5 mm thick was" in note.reason
     assert "112 slices, 1.25 mm thick" in note.reason
-    assert "bone kernel" in note.reason
+    assert "bone" not in note.reason
+    assert [series.reason for series in result.series if "bone" in series.reason] == ["Images for bone (a sharp kernel)."]
     assert secret not in repr(result.notes) + repr(result.series)
     assert len(result.series) == 3
+
+
+def test_a_bone_kernel_does_not_stand_in_for_brain_images_of_something_else(write, study, head, spec):
+    """Where the only soft series shows no head, the answer is that, and not the bone series' analysis."""
+    write(head[:, :, :] * 0 - 1000, spec(series=2))
+    write(head, spec(series=3, tags={"ConvolutionKernel": "BONE"}))
+    with pytest.raises(Refusal) as caught:
+        read_study(study)
+    assert caught.value.code in (Code.NOT_HEAD, Code.HU_IMPLAUSIBLE)
 
 
 def test_a_bone_kernel_alone_is_not_enough(write, study, head, spec):
