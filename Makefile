@@ -3,7 +3,7 @@ PYTHON ?= python
 TYPED = build/types
 NATIVE_SOURCES = $(wildcard kernels/*.h kernels/*.cpp kernels/*.cu tests/kernels/*.h tests/kernels/*.cpp)
 
-.PHONY: bench bundle check clean docs format lint test test-export types
+.PHONY: bench bundle check clean docs format fuzz lint test test-export types
 
 check: lint types test test-export
 
@@ -42,6 +42,11 @@ clean:
 
 docs:
 	$(PYTHON) docs/make_codes.py
+	$(PYTHON) docs/make_intake.py
+
+# Ten minutes of spoilt studies; `make test` has a few seconds of it.
+fuzz:
+	$(PYTHON) tests/fuzz/intake.py --seconds 600
 
 # Rebuild the shipped bundle from seeds: phantoms, training (under 40 minutes on 2 cores), ONNX, INT8, judgement.
 RUN = runs/hemorrhagenet

@@ -6,7 +6,8 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from edgehem.benchmarks import picture, report
+from edgehem.benchmarks import intake as intake_run
+from edgehem.benchmarks import intake_report, picture, report
 from edgehem.benchmarks.case import Case
 from edgehem.benchmarks.kernels import QUICK_ROUNDS, ROUNDS, Settings, run
 
@@ -32,9 +33,32 @@ def kernels(
     return run(Settings(rounds=rounds, threads=threads, quick=quick, growth=growth, case=case), progress=progress)
 
 
+def intake(
+    *,
+    rounds: int | None = None,
+    quick: bool = False,
+    size: tuple[int, int] | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> dict[str, Any]:
+    """Measure the reading of studies; see ``edgehem bench intake --help``.
+
+    Parameters
+    ----------
+    size : tuple of int, optional
+        Slices and matrix of the only series, instead of the usual ones.
+    """
+    rounds = rounds or (intake_run.QUICK_ROUNDS if quick else intake_run.ROUNDS)
+    slices = intake_run.SLICES[:1] if quick else intake_run.SLICES
+    settings = intake_run.Settings(rounds=rounds, slices=slices)
+    if size:
+        settings = intake_run.Settings(rounds=rounds, slices=size[:1], matrix=size[1])
+    return intake_run.run(settings, progress=progress)
+
+
 def text(result: dict[str, Any]) -> str:
     """The result for a terminal."""
-    return report.render(result)
+    render = intake_report.render if result["schema"] == intake_run.SCHEMA else report.render
+    return render(result)
 
 
 def document(result: dict[str, Any]) -> str:

@@ -6,10 +6,12 @@ import gc
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
-from edgehem.volume import Volume
+Subject = TypeVar("Subject")
+"""What a pass works on: a stack, or a folder."""
 
 WARM_UP = 2
 RESAMPLES = 2000
@@ -46,8 +48,8 @@ class Interval:
 
 
 def interleave(
-    passes: Mapping[str, Callable[[Volume], object]],
-    fresh: Callable[[], Volume],
+    passes: Mapping[str, Callable[[Subject], object]],
+    fresh: Callable[[], Subject],
     *,
     rounds: int,
     rng: np.random.Generator,

@@ -174,10 +174,8 @@ def evaluate(arguments: argparse.Namespace) -> int:
 
 def bench_kernels(arguments: argparse.Namespace) -> int:
     """``edgehem bench kernels``: the preprocessing pass beside a memcpy and beside its peers."""
-    for option, path in (("--json", arguments.json), ("--plot", arguments.plot)):
-        # Asked before the minutes it takes, not after them.
-        if path is not None and (path.is_dir() or not path.parent.is_dir()):
-            raise UsageError(f"{option} needs a file in a folder that exists")
+    _ask_for_file("--json", arguments.json)
+    _ask_for_file("--plot", arguments.plot)
     from edgehem.benchmarks import commands
 
     result = commands.kernels(
@@ -194,6 +192,25 @@ def bench_kernels(arguments: argparse.Namespace) -> int:
             with _whole(path) as part:
                 part.write_text(content(result), encoding="utf-8")
     return EXIT_DONE
+
+
+def bench_intake(arguments: argparse.Namespace) -> int:
+    """``edgehem bench intake``: reading a study beside other readers."""
+    _ask_for_file("--json", arguments.json)
+    from edgehem.benchmarks import commands
+
+    result = commands.intake(rounds=arguments.rounds, quick=arguments.quick, size=arguments.size, progress=_progress)
+    print(commands.text(result).rstrip("\n"), flush=True)
+    if arguments.json is not None:
+        with _whole(arguments.json) as part:
+            part.write_text(commands.document(result), encoding="utf-8")
+    return EXIT_DONE
+
+
+def _ask_for_file(option: str, path: Path | None) -> None:
+    """Ask whether a result can be written before the minutes that it takes, not after them."""
+    if path is not None and (path.is_dir() or not path.parent.is_dir()):
+        raise UsageError(f"{option} needs a file in a folder that exists")
 
 
 def doctor(arguments: argparse.Namespace) -> int:
@@ -324,6 +341,14 @@ def _add_bench(parser: argparse.ArgumentParser) -> None:
         default=True,
         help="whether to measure how the pass grows with slices, windows and size",
     )
+    sub.add_argument("--size", metavar="SLICESxMATRIX", type=_size, help=argparse.SUPPRESS)  # for tests
+
+    summary = "Files to a stack beside other readers (what is not installed is passed over)."
+    sub = cases.add_parser("intake", help=summary, description=summary)
+    sub.set_defaults(run=bench_intake)
+    sub.add_argument("--json", metavar="FILE", type=Path, help="also write every figure and every time there")
+    sub.add_argument("--rounds", metavar="N", type=_positive, help="times each reader runs (15; with --quick 3)")
+    sub.add_argument("--quick", action="store_true", help="few rounds, and only the shorter series")
     sub.add_argument("--size", metavar="SLICESxMATRIX", type=_size, help=argparse.SUPPRESS)  # for tests
 
 

@@ -14,6 +14,11 @@ def test_the_page_of_codes_is_made_from_the_enum() -> None:
     assert (ROOT / "docs" / "codes.md").read_text(encoding="utf-8") == module["render"](), "run: make docs"
 
 
+def test_the_page_of_the_intake_is_made_from_the_matrix_of_defects() -> None:
+    module = runpy.run_path(str(ROOT / "docs" / "make_intake.py"))
+    assert (ROOT / "docs" / "intake.md").read_text(encoding="utf-8") == module["render"](), "run: make docs"
+
+
 def test_python_in_the_readme_compiles_and_uses_public_names() -> None:
     import edgehem
 

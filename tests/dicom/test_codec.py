@@ -253,7 +253,9 @@ def test_a_compressed_study(write: Any, study: Path, head: Any, spec: Any, synta
 # What contradicts the header never reaches a decoder
 
 
-def siz(right: int, bottom: int, *, tile: int = 0, components: int = 1, depth: int = 0x8F, wavelet: int = 1) -> bytes:
+def size_marker(
+    right: int, bottom: int, *, tile: int = 0, components: int = 1, depth: int = 0x8F, wavelet: int = 1
+) -> bytes:
     """A JPEG 2000 codestream that has a header and nothing else."""
     head = b"\xff\x4f\xff\x51" + struct.pack(
         ">HHLLLLLLLLH", 41, 0, right, bottom, 0, 0, tile or right, tile or bottom, 0, 0, components
@@ -279,13 +281,13 @@ SAYS_OTHERWISE = {
     "RLE: 15 segments": (RLE, segments(15, *range(64, 79))),
     "RLE: 4 billion segments": (RLE, segments(0xFFFFFFFF, 64, 100)),
     "RLE: one segment": (RLE, segments(1, 64)),
-    "JPEG 2000: 60000 × 60000": (J2K, siz(60_000, 60_000)),
-    "JPEG 2000: 4 billion squared": (J2K, siz(0xFFFFFFFF, 0xFFFFFFFF)),
-    "JPEG 2000: 3 components": (J2K, siz(SIDE, SIDE, components=3)),
-    "JPEG 2000: 16384 components": (J2K, siz(SIDE, SIDE, components=16_384)),
-    "JPEG 2000: 38 bits": (J2K, siz(SIDE, SIDE, depth=37 | 0x80)),
-    "JPEG 2000: unsigned": (J2K, siz(SIDE, SIDE, depth=11)),
-    "JPEG 2000: irreversible": (J2K, siz(SIDE, SIDE, wavelet=0)),
+    "JPEG 2000: 60000 × 60000": (J2K, size_marker(60_000, 60_000)),
+    "JPEG 2000: 4 billion squared": (J2K, size_marker(0xFFFFFFFF, 0xFFFFFFFF)),
+    "JPEG 2000: 3 components": (J2K, size_marker(SIDE, SIDE, components=3)),
+    "JPEG 2000: 16384 components": (J2K, size_marker(SIDE, SIDE, components=16_384)),
+    "JPEG 2000: 38 bits": (J2K, size_marker(SIDE, SIDE, depth=37 | 0x80)),
+    "JPEG 2000: unsigned": (J2K, size_marker(SIDE, SIDE, depth=11)),
+    "JPEG 2000: irreversible": (J2K, size_marker(SIDE, SIDE, wavelet=0)),
     "JPEG: 65535 × 65535": (JPEG, jpeg(0xC3, 65_535, 65_535)),
     "JPEG: 64 × 63": (JPEG, jpeg(0xC3, SIDE, SIDE - 1)),
     "JPEG: no height": (JPEG, jpeg(0xC3, 0, SIDE)),
@@ -303,10 +305,10 @@ DAMAGED = {
     "RLE: offsets backwards": (RLE, segments(2, 100, 64)),
     "RLE: too short": (RLE, segments(2, 64, 100)),
     "RLE: too long": (RLE, segments(2, 64, 100_000, more=b"\x81\1" * 100_000)),
-    "JPEG 2000: a million tiles": (J2K, siz(1024, 1024, tile=1)),
-    "JPEG 2000: no image": (J2K, siz(SIDE, SIDE)),
-    "JPEG 2000: boxes": (J2K, b"\0\0\0\x0cjP  \r\n\x87\n" + siz(SIDE, SIDE)),
-    "JPEG 2000: cut off": (J2K, siz(SIDE, SIDE)[:-2]),
+    "JPEG 2000: a million tiles": (J2K, size_marker(1024, 1024, tile=1)),
+    "JPEG 2000: no image": (J2K, size_marker(SIDE, SIDE)),
+    "JPEG 2000: boxes": (J2K, b"\0\0\0\x0cjP  \r\n\x87\n" + size_marker(SIDE, SIDE)),
+    "JPEG 2000: cut off": (J2K, size_marker(SIDE, SIDE)[:-2]),
     "JPEG: no frame": (JPEG, b"\xff\xd8\xff\xda\0\x08\1\1\0\1\0\0\xff\xd9"),
     "JPEG: no image": (JPEG, jpeg(0xC3, SIDE, SIDE)),
     "JPEG: zeros": (JPEG, bytes(5000)),

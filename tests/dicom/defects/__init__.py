@@ -1,0 +1,10 @@
+"""Everything that a hospital or a broken disk can hand in, and what must come of it: the matrix of defects.
+
+Every kind is a small change to a sound phantom study, so that nothing but the defect explains the answer. The test
+runs them all; docs/intake.md is made from this list.
+"""
+
+from defects import files, geometry, head, hounsfield, pixels, real, series  # noqa: F401 - they fill the registry
+from defects.given import REGISTRY, Defect, Given
+
+__all__ = ["REGISTRY", "Defect", "Given"]
