@@ -101,6 +101,8 @@ class Elements:
         has the length :data:`UNDEFINED`.
     spans : dict
         Where the sequences lie that are looked into later, by tag; their bytes are at hand.
+    count : int
+        Elements that were walked over, nested ones included.
     """
 
     sop_class: str = ""
@@ -110,6 +112,7 @@ class Elements:
     pixel_offset: int = -1
     pixel_length: int = -1
     spans: dict[int, Span] = field(default_factory=dict)
+    count: int = 0
 
 
 def looks_like_dicom(head: bytes) -> bool:
@@ -144,6 +147,14 @@ def walk(data: bytes, size: int, wanted: Set[int], found: Elements) -> None:
         If an element is cut off, malformed, or contradicts an earlier one.
     """
     cursor = Cursor(data, size)
+    try:
+        _walk_file(cursor, wanted, found)
+    finally:
+        found.count = cursor.elements
+
+
+def _walk_file(cursor: Cursor, wanted: Set[int], found: Elements) -> None:
+    data = cursor.data
     position = PREAMBLE + 4 if data[PREAMBLE : PREAMBLE + 4] == MAGIC else 0
     try:
         position = _walk_level(cursor, position, Encoding(True, False), _META, found)

@@ -19,6 +19,10 @@ from edgehem.errors import Code, Refusal, UsageError
 MAX_FILES = 4000
 """Files, and images in them, in one study at most (input gates: 4,000 instances)."""
 
+MAX_ELEMENTS_OF_STUDY = 1_500_000
+"""Header elements of all files together: 4,000 slices with 375 each. One file may hold 50,000; many such would keep a
+reader busy for minutes."""
+
 _FIRST_READ = 32 * 2**10
 """Bytes read of a file at first: CT headers take 2-12 KiB."""
 _SECOND_READ = 2**20
@@ -61,6 +65,7 @@ class _Seen:
     listed: tuple[Listed, ...] | None = None
     foreign: Foreign | None = None
     suspect: bool = False
+    elements: int = 0
 
 
 def scan(path: Path) -> Scan:
@@ -110,12 +115,15 @@ def gather(path: Path) -> Scan:
     headers: list[Header] = []
     listed: list[Listed] = []
     nifti: list[Path] = []
-    strangers = suspects = 0
+    strangers = suspects = elements = 0
     for number, (file, seen) in enumerate(_look_at_all(path)):
         headers += seen.headers
         listed += seen.listed or ()
         if max(number + 1, len(headers)) > MAX_FILES:
             raise Refusal(Code.TOO_LARGE, f"There are more than {MAX_FILES} files or images; a head CT has far fewer.")
+        elements += seen.elements
+        if elements > MAX_ELEMENTS_OF_STUDY:
+            raise Refusal(Code.TOO_LARGE, "The files' headers are longer than those of any head CT.")
         if seen.headers or seen.directory:
             continue
         if seen.foreign is Foreign.NIFTI:
@@ -197,10 +205,10 @@ def _images(head: bytes, size: int, file: Path, descriptor: int) -> _Seen:
     header, found = parse_elements(head, size, file)
     if is_directory(header):
         try:
-            return _Seen(directory=True, listed=listed_images(found, head))
+            return _Seen(directory=True, listed=listed_images(found, head), elements=found.count)
         except DamagedError:
-            return _Seen(directory=True)
-    return _Seen(headers=split_frames(header, found, head, descriptor))
+            return _Seen(directory=True, elements=found.count)
+    return _Seen(headers=split_frames(header, found, head, descriptor), elements=found.count)
 
 
 def _read(descriptor: int, count: int) -> bytes:

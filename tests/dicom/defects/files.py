@@ -161,6 +161,15 @@ def _(given: Given) -> None:
     insert(given.write()[0], begin * 3000)
 
 
+@refused(Code.TOO_LARGE, "hundreds of files with 40,000 elements each", "hostile: each is within bounds")
+def _(given: Given) -> None:
+    # Links to one file: what counts is how often it is read.
+    first = given.write()[0]
+    insert(first, element(0x00091001, b"LO", 0) * 40_000)
+    for number in range(200):
+        (first.parent / f"again{number}.dcm").hardlink_to(first)
+
+
 @refused(Code.UNREADABLE, "60,000 empty elements", "hostile")
 def _(given: Given) -> None:
     insert(given.write()[0], element(0x00091001, b"LO", 0) * 60_000)
