@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+from edgehem.benchmarks import gates as gates_run
 from edgehem.benchmarks import intake as intake_run
 from edgehem.benchmarks import intake_report, picture, report
 from edgehem.benchmarks.case import Case
@@ -55,10 +56,17 @@ def intake(
     return intake_run.run(settings, progress=progress)
 
 
+def gates(
+    *, heads: int | None = None, quick: bool = False, progress: Callable[[int, int], None] = lambda done, total: None
+) -> dict[str, Any]:
+    """Count how often the intake's gates are right; see ``edgehem bench gates --help``."""
+    return gates_run.run(heads or (gates_run.QUICK_HEADS if quick else gates_run.HEADS), progress=progress)
+
+
 def text(result: dict[str, Any]) -> str:
     """The result for a terminal."""
-    render = intake_report.render if result["schema"] == intake_run.SCHEMA else report.render
-    return render(result)
+    renders = {intake_run.SCHEMA: intake_report.render, gates_run.SCHEMA: gates_run.render}
+    return renders.get(result["schema"], report.render)(result)
 
 
 def document(result: dict[str, Any]) -> str:

@@ -50,7 +50,10 @@ def registry() -> list[Any]:
         sys.path.append(str(MATRIX))
     from defects import REGISTRY
 
-    order = ("files", "series", "geometry", "pixels", "Hounsfield units", "head", "real files")
+    order = (
+        "files", "media with a DICOMDIR", "multi-frame files", "series", "geometry", "pixels", "Hounsfield units",
+        "head", "real files",
+    )  # fmt: skip
     return sorted(REGISTRY.values(), key=lambda defect: order.index(defect.family))
 
 

@@ -6,6 +6,7 @@ so that ``edgehem --version`` on a small device does not pay for an inference en
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,10 @@ if TYPE_CHECKING:
     from edgehem.result import Finding, KeySlice, Note, Prognosis, Result, Verdict
 
     __version__: str
+
+# From 1.29 on, ONNX Runtime's own wheels report to Microsoft when they are imported, and keep a device identifier in
+# the home folder. A device in a hospital must not. They look once, at import; who wants it can set the variable to 0.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 _HOME = {
     "load": "edgehem.model",

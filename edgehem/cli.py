@@ -1,6 +1,7 @@
 """The command line: a thin front. Each subcommand imports what it needs when it runs.
 
-Exit codes: 0 analysed (ACCEPT or FLAG) or done; 3 NO-RESULT; 2 wrong arguments; 1 internal error; 130 interrupted.
+Exit codes: 0 analysed (ACCEPT or FLAG) or done; 3 NO-RESULT; 2 wrong arguments; 1 internal error; 130 interrupted, 143
+told to stop.
 Results go to stdout; progress, hints and errors go to stderr.
 """
 
@@ -11,7 +12,9 @@ import errno
 import io
 import math
 import os
+import signal
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,6 +33,7 @@ EXIT_INTERNAL = 1
 EXIT_USAGE = 2
 EXIT_NO_RESULT = 3
 EXIT_INTERRUPTED = 130
+EXIT_TOLD_TO_STOP = 128 + signal.SIGTERM
 
 DEFAULT_BUNDLE = "hemorrhagenet"
 SUBTYPES = ("epidural", "intraparenchymal", "intraventricular", "subarachnoid", "subdural")
@@ -55,6 +59,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     _use_utf8()
     arguments = build_parser().parse_args(argv)
+    if threading.current_thread() is threading.main_thread():
+        # Told to stop, a process tidies up as it does when it ends: what a zip was unpacked to must not stay behind.
+        signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(EXIT_TOLD_TO_STOP))
     try:
         code: int = arguments.run(arguments)
         sys.stdout.flush()
@@ -207,6 +214,19 @@ def bench_intake(arguments: argparse.Namespace) -> int:
     return EXIT_DONE
 
 
+def bench_gates(arguments: argparse.Namespace) -> int:
+    """``edgehem bench gates``: how often the intake's gates are right on phantoms."""
+    _ask_for_file("--json", arguments.json)
+    from edgehem.benchmarks import commands
+
+    result = commands.gates(heads=arguments.heads, quick=arguments.quick, progress=_progress)
+    print(commands.text(result).rstrip("\n"), flush=True)
+    if arguments.json is not None:
+        with _whole(arguments.json) as part:
+            part.write_text(commands.document(result), encoding="utf-8")
+    return EXIT_DONE
+
+
 def _ask_for_file(option: str, path: Path | None) -> None:
     """Ask whether a result can be written before the minutes that it takes, not after them."""
     if path is not None and (path.is_dir() or not path.parent.is_dir()):
@@ -350,6 +370,13 @@ def _add_bench(parser: argparse.ArgumentParser) -> None:
     sub.add_argument("--rounds", metavar="N", type=_positive, help="times each reader runs (15; with --quick 3)")
     sub.add_argument("--quick", action="store_true", help="few rounds, and only the shorter series")
     sub.add_argument("--size", metavar="SLICESxMATRIX", type=_size, help=argparse.SUPPRESS)  # for tests
+
+    summary = "How often the intake's gates are right on phantoms, sound and spoilt: counts, not times."
+    sub = cases.add_parser("gates", help=summary, description=summary)
+    sub.set_defaults(run=bench_gates)
+    sub.add_argument("--json", metavar="FILE", type=Path, help="also write the counts there")
+    sub.add_argument("--heads", metavar="N", type=_positive, help="under every condition (100; with --quick 4)")
+    sub.add_argument("--quick", action="store_true", help="few heads")
 
 
 class _Version(argparse.Action):

@@ -106,7 +106,7 @@ class HeadPosition:
     centre_x, centre_y : float
         Middle of the neurocranium's bounding box.
     lowest_z : float
-        Lowest tissue in the stack.
+        Lowest tissue in the stack, in the middle third of the head.
     vertex_cut : bool
         The stack ends inside the head: the vertex was not scanned.
     """
@@ -172,11 +172,15 @@ def locate_head(volume: Volume) -> HeadPosition:
     if not band.any():
         band = head
     ys, xs = np.flatnonzero(band.any(axis=(0, 2))), np.flatnonzero(band.any(axis=(0, 1)))
+    # In the middle, for a tilted slice lies lower at one end, and shows little of the skull base there.
+    third = [(edge[0] + (edge[-1] - edge[0]) * np.array([1, 2]) / 3).astype(int) for edge in (ys, xs)]
+    middle = head[:, third[0][0] : third[0][1] + 1, third[1][0] : third[1][1] + 1]
+    lowest = middle.argmax(axis=0)[middle.any(axis=0)]
     return HeadPosition(
         vertex_z=vertex,
         centre_x=target.origin[0] + COARSE_MM * float(xs[0] + xs[-1]) / 2,
         centre_y=target.origin[1] + COARSE_MM * float(ys[0] + ys[-1]) / 2,
-        lowest_z=float(z[planes[0]] - COARSE_MM / 2),
+        lowest_z=float(np.median(z[lowest]) - COARSE_MM / 2),
         vertex_cut=_top_section_mm2(volume, target, head) > CUT_AREA_MM2,
     )
 

@@ -13,52 +13,37 @@ replaced without anybody noticing.
 
 from __future__ import annotations
 
-import contextlib
 import math
 import mmap
 import os
 import select
-import signal
-import subprocess
 import sys
-import tempfile
 import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
-from enum import Enum
-from pathlib import Path
 from types import TracebackType
 
-import edgehem
+from edgehem.child import Cause, Child, Job, Limits, Said, starting
 from edgehem.errors import EdgehemError
 from edgehem.machine import usable_cpus
 
+__all__ = [
+    "SUPPORTED",
+    "Cause",
+    "ChildError",
+    "ChildLostError",
+    "ChildUnavailableError",
+    "Job",
+    "JobFailedError",
+    "Limits",
+    "Pool",
+]
+
 SUPPORTED = os.name == "posix"
 """Limits on a process, and waiting for several at once, are POSIX here. Elsewhere no pool starts."""
-
-START_S = 30.0
-"""Seconds for a child to import its task: 0.2 on an idle machine."""
-LAST_WORDS_S = 1.0
-"""Seconds between a child's pipe closing and the child being gone."""
-
-_KEPT_ENVIRONMENT = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "LANG", "LC_ALL", "TZ")
-_ENVIRONMENT = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-"""One thread a child: there is a child for every CPU, and each thread would reserve address space."""
-_OUTSIDE = (-signal.SIGTERM, -getattr(signal, "SIGKILL", 9))
-
-
-class Cause(str, Enum):
-    """Why a child had to be given up."""
-
-    CRASH = "crash"
-    CPU = "cpu"
-    MEMORY = "memory"
-    TIME = "time"
-    PROTOCOL = "protocol"
-    OUTSIDE = "outside"
 
 
 class ChildError(EdgehemError, RuntimeError):
@@ -94,47 +79,6 @@ class ChildLostError(ChildError):
 
 class ChildUnavailableError(ChildError):
     """No child can be started for a task: what it needs is missing or broken here. Not the job's fault."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Limits:
-    """What one child may use.
-
-    Parameters
-    ----------
-    memory_bytes : int
-        Address space beyond what the child has when it is ready.
-    cpu_s : int
-        CPU time of one job, whole seconds (the kernel's own unit for this limit).
-    wall_s : float
-        Time of one job.
-    jobs : int
-        Jobs until a child is replaced by a fresh one.
-    """
-
-    memory_bytes: int = 256 * 2**20
-    cpu_s: int = 2
-    wall_s: float = 4.0
-    jobs: int = 2000
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Job:
-    """One piece of work.
-
-    Parameters
-    ----------
-    arguments : bytes
-        At most 48 bytes, for the task.
-    load : callable
-        Writes the source into the memory given and returns its length. Called when a child is free for it.
-    out : memoryview of bytes
-        The result; its size is fixed here.
-    """
-
-    arguments: bytes
-    load: Callable[[memoryview], int]
-    out: memoryview
 
 
 class Pool:
@@ -198,8 +142,7 @@ class Pool:
         JobFailedError, ChildLostError, ChildUnavailableError
             For the first job that went wrong; jobs not begun by then are not begun.
         """
-        if not SUPPORTED or not sys.executable:
-            raise ChildUnavailableError("child processes with limits are not available here")
+        _refuse_other_systems()
         batch = _Batch(self, task, self._limits, deque(_Attempt(job, 1) for job in jobs))
         try:
             batch.work()
@@ -207,10 +150,34 @@ class Pool:
             batch.abandon()
             raise
 
-    def _borrow(self, task: str, *, wait: bool) -> _Child | None:
+    def warm(self, task: str, count: int) -> None:
+        """Start children for jobs that will come, and do not wait until they are ready.
+
+        Whatever goes wrong will go wrong again where the jobs are, and is said there.
+
+        Parameters
+        ----------
+        task : str
+            As for :meth:`run`.
+        count : int
+            Children that the jobs can keep busy. No more are there afterwards than the pool's size; those that are at
+            work are left alone.
+        """
+        held: list[Child] = []
+        try:
+            _refuse_other_systems()
+            while len(held) < count and (child := self._borrow(task, wait=False)) is not None:
+                held.append(child)
+        except ChildUnavailableError:
+            pass
+        finally:
+            for child in held:
+                self._give_back(child)
+
+    def _borrow(self, task: str, *, wait: bool) -> Child | None:
         """A child for a task, for the caller alone; None if there is none and the caller does not want to wait."""
         while True:
-            spare: _Child | None = None
+            spare: Child | None = None
             with self._free:
                 while not (fitting := [child for child in self._idle if child.task == task]):
                     if self._taken < self._size:
@@ -229,29 +196,36 @@ class Pool:
                 if fitting:
                     # The one used last: its memory is warm.
                     self._idle.remove(fitting[-1])
-            if fitting and not fitting[-1].has_news():
+            if fitting and fitting[-1].fit:
                 return fitting[-1]
             # Idle and dead, or saying what nobody asked for; or made for another task.
             stale = fitting[-1] if fitting else spare
             if stale is not None:
                 self._bury(stale, vacate=False)
             try:
-                child = _Child(task, self._source_bytes, self._target_bytes, self._limits)
-            except BaseException as error:
+                return self._start(task)
+            except BaseException:
                 self._vacate()
-                if isinstance(error, OSError):
-                    raise ChildUnavailableError("a child process could not be started") from None
                 raise
+
+    def _start(self, task: str) -> Child:
+        if not self._end.alive:
+            raise ChildUnavailableError("the interpreter is about to end")
+        with starting:
+            try:
+                child = Child(task, self._source_bytes, self._target_bytes, self._limits)
+            except OSError:
+                raise ChildUnavailableError("a child process could not be started") from None
             with self._free:
                 self._all.add(child)
-            return child
+        return child
 
-    def _give_back(self, child: _Child) -> None:
+    def _give_back(self, child: Child) -> None:
         with self._free:
             self._idle.append(child)
             self._free.notify()
 
-    def _bury(self, child: _Child, *, vacate: bool = True) -> None:
+    def _bury(self, child: Child, *, vacate: bool = True) -> None:
         child.end()
         with self._free:
             self._all.discard(child)
@@ -270,11 +244,11 @@ class Pool:
     def _forget(self) -> None:
         """Start with nothing: at first, and in a fork of this process, whose children these are not."""
         self._free = threading.Condition()
-        self._idle: list[_Child] = []
-        self._all: set[_Child] = set()
+        self._idle: list[Child] = []
+        self._all: set[Child] = set()
         self._taken = 0
         self._waiting = 0
-        self._end = weakref.finalize(self, _end_all, self._all)
+        self._end = weakref.finalize(self, _end_all, self._all, self._idle)
 
     def _after_fork(self) -> None:
         self._end.detach()
@@ -295,9 +269,14 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
 
-def _end_all(children: set[_Child]) -> None:
+def _end_all(children: set[Child], idle: list[Child]) -> None:
+    """End every child: nobody has the pool any more, or the interpreter ends."""
     for child in list(children):
-        child.end()
+        if child in idle:
+            child.end()
+        else:
+            # Its pipes are left to the daemon thread that waits at them: another file might get their numbers.
+            child.kill()
 
 
 @dataclass
@@ -315,9 +294,10 @@ class _Batch:
         self._task = task
         self._limits = limits
         self._queue = queue
-        self._held: dict[int, _Child] = {}
+        self._held: dict[int, Child] = {}
         self._at: dict[int, _Attempt] = {}
         self._starts_left = 1
+        self._no_more = False
         self._poll = select.poll()
         self._failure: ChildError | None = None
 
@@ -343,8 +323,14 @@ class _Batch:
                 self._release(child)
 
     def _take_children(self) -> None:
-        while len(self._held) < len(self._queue) + len(self._at):
-            child = self._pool._borrow(self._task, wait=not self._held)
+        while len(self._held) < len(self._queue) + len(self._at) and not (self._held and self._no_more):
+            try:
+                child = self._pool._borrow(self._task, wait=not self._held)
+            except ChildUnavailableError:
+                if not self._held:
+                    raise
+                self._no_more = True  # those that could be started do it
+                return
             if child is None:
                 return
             self._held[child.replies] = child
@@ -375,20 +361,20 @@ class _Batch:
     def _hear(self, key: int) -> None:
         child = self._held[key]
         status, detail = child.hear()
-        if status is _Said.NOTHING:
+        if status is Said.NOTHING:
             self._lost(key, child.cause_of_death())
-        elif status is _Said.READY:
+        elif status is Said.READY:
             return
-        elif status is _Said.UNAVAILABLE:
+        elif status is Said.UNAVAILABLE:
             self._drop(child)
             self._fail(ChildUnavailableError("what a child needs for its task is missing or broken"))
-        elif status is _Said.NONSENSE:
+        elif status is Said.NONSENSE:
             self._lost(key, Cause.PROTOCOL)
-        elif status is _Said.OUT_OF_MEMORY:
+        elif status is Said.OUT_OF_MEMORY:
             self._lost(key, Cause.MEMORY)
         else:
             attempt = self._at.pop(key)
-            if status is _Said.FAILED:
+            if status is Said.FAILED:
                 self._fail(JobFailedError(detail))
             else:
                 child.collect(attempt.job.out)
@@ -413,194 +399,20 @@ class _Batch:
     def _fail(self, error: ChildError) -> None:
         self._failure = self._failure or error
 
-    def _release(self, child: _Child) -> None:
+    def _release(self, child: Child) -> None:
         self._poll.unregister(child.replies)
         del self._held[child.replies]
         self._pool._give_back(child)
 
-    def _drop(self, child: _Child) -> None:
+    def _drop(self, child: Child) -> None:
         self._poll.unregister(child.replies)
         del self._held[child.replies]
         self._pool._bury(child)
 
 
-class _Said(Enum):
-    """What was read from a child."""
-
-    NOTHING = "nothing"
-    NONSENSE = "nonsense"
-    READY = "ready"
-    UNAVAILABLE = "unavailable"
-    DONE = "done"
-    FAILED = "failed"
-    OUT_OF_MEMORY = "out of memory"
-
-
-_BEFORE_READY = {0: _Said.READY, 4: _Said.UNAVAILABLE}
-_WHEN_READY = {1: _Said.DONE, 2: _Said.FAILED, 3: _Said.OUT_OF_MEMORY}
-"""Which status a reply may have when, as numbered in :mod:`edgehem.sandbox.worker`."""
-_ANSWERS = frozenset(_WHEN_READY.values())
-
-
-class _Child:
-    """One child process: its pipes, its segment, and where it is in its life."""
-
-    def __init__(self, task: str, source_bytes: int, target_bytes: int, limits: Limits) -> None:
-        from edgehem.sandbox import worker
-
-        self.task = task
-        self.ready = False
-        self._wire = worker
-        self._limits = limits
-        self._number = 0
-        self._expected = 0
-        self._retire = False
-        segment = _memory(source_bytes + target_bytes)
-        try:
-            self._shared = mmap.mmap(segment, source_bytes + target_bytes)
-            self.replies, theirs = os.pipe()
-            try:
-                alarm = limits.wall_s + LAST_WORDS_S
-                arguments = (task, segment, theirs, source_bytes, target_bytes)
-                budget = (limits.memory_bytes, limits.cpu_s, alarm)
-                self._process = subprocess.Popen(
-                    [sys.executable, "-I", "-S", "-B", "-c", _program((*arguments, *budget))],
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.DEVNULL,
-                    stderr=subprocess.DEVNULL,
-                    bufsize=0,
-                    cwd="/",
-                    env=_ENVIRONMENT | {name: os.environ[name] for name in _KEPT_ENVIRONMENT if name in os.environ},
-                    pass_fds=(segment, theirs),
-                    start_new_session=True,
-                )
-            except BaseException:
-                os.close(self.replies)
-                raise
-            finally:
-                os.close(theirs)
-        finally:
-            os.close(segment)
-        os.set_blocking(self.replies, False)
-        self._source = memoryview(self._shared)[:source_bytes]
-        self._target = memoryview(self._shared)[source_bytes:]
-        self.deadline = time.monotonic() + START_S
-
-    @property
-    def pid(self) -> int:
-        return self._process.pid
-
-    @property
-    def retiring(self) -> bool:
-        """Whether a fresh child should take its place."""
-        return self._retire or self._number >= self._limits.jobs
-
-    def has_news(self) -> bool:
-        """Whether it said something or is gone; an idle one that is ready has nothing to say."""
-        if not self.ready:
-            return False
-        listener = select.poll()
-        listener.register(self.replies, select.POLLIN)
-        return bool(listener.poll(0))
-
-    def begin(self, job: Job) -> None:
-        """Give it a job. One that is gone will be noticed by who listens to it."""
-        length = job.load(self._source)
-        self._number += 1
-        self._expected = len(job.out)
-        arguments = job.arguments.ljust(self._wire.ARGUMENTS, b"\0")
-        message = self._wire.REQUEST.pack(self._wire.MAGIC_REQUEST, self._number, length, self._expected, arguments)
-        assert self._process.stdin is not None
-        self.deadline = time.monotonic() + self._limits.wall_s
-        with contextlib.suppress(BrokenPipeError):
-            self._process.stdin.write(message)
-
-    def hear(self) -> tuple[_Said, int]:
-        """Read its reply, and the detail that comes with a failure."""
-        wire = self._wire
-        # Asks for more than a reply has: one that is too long is as wrong as one that is too short.
-        message = os.read(self.replies, 4 * wire.REPLY.size)
-        if not message:
-            return _Said.NOTHING, 0
-        if len(message) != wire.REPLY.size:
-            return _Said.NONSENSE, 0
-        magic, number, status, retire, detail, length = wire.REPLY.unpack(message)
-        said = (_BEFORE_READY, _WHEN_READY)[self.ready].get(status)
-        right_length = length == (self._expected if said in _ANSWERS else 0)
-        if magic != wire.MAGIC_REPLY or number != self._number or said is None or not right_length:
-            return _Said.NONSENSE, 0
-        self.ready = True
-        self.deadline = math.inf
-        self._retire = bool(retire)
-        return said, detail
-
-    def collect(self, out: memoryview) -> None:
-        """Copy the result; from here on the child cannot change it."""
-        out[:] = self._target[: len(out)]
-
-    def cause_of_death(self) -> Cause:
-        """Why its pipe is closed."""
-        try:
-            code = self._process.wait(LAST_WORDS_S)
-        except subprocess.TimeoutExpired:
-            return Cause.PROTOCOL
-        if code in _OUTSIDE:
-            return Cause.OUTSIDE
-        return {-signal.SIGXCPU: Cause.CPU, -signal.SIGALRM: Cause.TIME}.get(code, Cause.CRASH)
-
-    def end(self) -> None:
-        """End it with whatever it started, and free what it had."""
-        if self._process.returncode is None:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.kill()
-            self._process.wait()
-        self._close()
-
-    def let_go(self) -> None:
-        """In a fork of this process: close what was inherited; the child belongs to another."""
-        self._process.returncode = 0  # says to the object that there is nothing to wait for
-        self._close()
-
-    def _close(self) -> None:
-        if self.replies >= 0:
-            os.close(self.replies)
-            self.replies = -1
-            assert self._process.stdin is not None
-            self._process.stdin.close()
-            # In a fork, a thread that is not there any more may have been reading or writing.
-            with contextlib.suppress(BufferError):
-                self._source.release()
-                self._target.release()
-                self._shared.close()
-
-
-def _program(arguments: tuple[object, ...]) -> str:
-    """What the child's interpreter runs: it sees the modules that this one sees, and nothing of its environment."""
-    place = str(Path(edgehem.__file__).resolve().parent.parent)
-    path = [entry or str(Path.cwd()) for entry in sys.path]
-    return (
-        f"import sys; sys.path[:] = {[*path, place]!r}; from edgehem.sandbox.worker import main; main(*{arguments!r})"
-    )
-
-
-def _memory(size: int) -> int:
-    """A descriptor of anonymous memory: it has no name, so nothing of it can be left behind."""
-    if not hasattr(os, "memfd_create"):
-        with tempfile.TemporaryFile() as file:
-            file.truncate(size)
-            return os.dup(file.fileno())
-    import fcntl
-
-    descriptor = os.memfd_create("edgehem", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    try:
-        os.ftruncate(descriptor, size)
-        # A child that could shorten it would end this process with a bus error.
-        fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
-    except BaseException:
-        os.close(descriptor)
-        raise
-    return descriptor
+def _refuse_other_systems() -> None:
+    if not SUPPORTED or not sys.executable:
+        raise ChildUnavailableError("child processes with limits are not available here")
 
 
 def _whole_pages(size: int) -> int:

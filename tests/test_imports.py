@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -154,3 +155,17 @@ def test_every_public_name_is_there(name: str) -> None:
 def test_an_unknown_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="nonsense"):
         _ = edgehem.nonsense  # type: ignore[attr-defined]
+
+
+def test_nothing_is_reported_and_nothing_is_left_behind(tmp_path: Path) -> None:
+    """ONNX Runtime would leave a device identifier at home, and a session of its reporting in TMPDIR."""
+    pytest.importorskip("onnxruntime")
+    names = {"HOME": tmp_path, "TMPDIR": tmp_path, "XDG_CACHE_HOME": tmp_path, "LOCALAPPDATA": tmp_path}
+    environment = {key: value for key, value in os.environ.items() if "TELEMETRY" not in key}
+    done = subprocess.run(
+        [sys.executable, "-c", "import edgehem; edgehem.load()"],
+        env={**environment, **{key: str(value) for key, value in names.items()}},
+        check=False, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert list(tmp_path.rglob("*")) == []

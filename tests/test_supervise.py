@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import mmap
 import os
 import signal
 import subprocess
@@ -10,10 +11,14 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from edgehem import supervise
+from edgehem.child import Child, starting
 from edgehem.errors import EdgehemError
 from edgehem.supervise import (
     SUPPORTED,
@@ -151,6 +156,14 @@ def forks():
         os.kill(os.getpid(), signal.SIGSEGV)
     return run
 
+def forks_quietly():
+    def run(arguments, source, target):
+        if os.fork() == 0:
+            os.closerange(0, 100)
+            time.sleep(60)
+        os._exit(0)
+    return run
+
 def broken():
     import a_library_that_is_not_there
 
@@ -268,14 +281,15 @@ def test_a_job_that_ruins_its_child_is_reported_and_the_pool_heals(pool: Pool, t
     heals(pool)
 
 
-def test_what_a_child_starts_is_ended_with_it(pool: Pool) -> None:
-    """Only a superuser's child can start anything; it keeps the pipe open, and nobody waits for it for ever."""
+@pytest.mark.parametrize("task", ["forks", "forks_quietly"])
+def test_what_a_child_starts_is_ended_with_it(pool: Pool, task: str) -> None:
+    """Only a superuser's child can start anything; where that keeps the pipe open, nobody waits for it for ever."""
     with pytest.raises(ChildError):
-        pool.run("mischief:forks", [job()])
+        pool.run(f"mischief:{task}", [job()])
 
     def left() -> set[int]:
         running = {int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()}
-        return {pid for pid in running if "mischief:forks" in command(pid)} - set(pool.children)
+        return {pid for pid in running if f"mischief:{task}'" in command(pid)} - set(pool.children)
 
     patience = time.monotonic() + 10
     while left() and time.monotonic() < patience:
@@ -384,6 +398,80 @@ def test_a_child_killed_at_work_by_somebody_else_is_replaced_once(pool: Pool) ->
     assert len(set(killed)) == 2
 
 
+def test_children_started_early_are_the_ones_that_work(pool: Pool) -> None:
+    pool.warm("mischief:backwards", 1)
+    (first,) = pool.children
+    pool.warm("mischief:backwards", 9)
+    pids = pool.children
+    assert first in pids and len(pids) == 2
+    heals(pool)
+    pool.warm("mischief:backwards", 2)
+    heals(pool)
+    assert pool.children == pids
+
+
+def test_children_started_early_that_are_killed_before_they_work(pool: Pool) -> None:
+    for _ in range(3):
+        pool.warm("mischief:backwards", 2)
+        for pid in pool.children:
+            os.kill(pid, signal.SIGKILL)
+        time.sleep(0.02)
+    heals(pool)
+
+
+@pytest.mark.parametrize("task", ["mischief:broken", "no_such_module:task"])
+def test_starting_early_what_cannot_start_is_said_with_the_first_job(pool: Pool, task: str) -> None:
+    pool.warm(task, 2)
+    time.sleep(0.2)
+    pool.warm(task, 2)
+    with pytest.raises(ChildUnavailableError):
+        pool.run(task, [job()])
+
+
+def test_fewer_children_than_wanted_do_all_the_work(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The system has no process or descriptor left for a second one."""
+    made: list[Child] = []
+
+    def start(*arguments: Any) -> Child:
+        if made:
+            raise BlockingIOError
+        made.append(Child(*arguments))
+        return made[-1]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(supervise, "Child", start)
+        heals(pool)
+        assert len(pool.children) == 1
+
+
+def test_a_job_that_no_child_has_room_for(pool: Pool) -> None:
+    for wrong in (
+        job(size=BULK + mmap.PAGESIZE),
+        replace(job(), arguments=bytes(49)),
+        replace(job(), load=lambda _: -1),
+    ):
+        with pytest.raises(ValueError, match="larger"):
+            pool.run("mischief:backwards", [wrong])
+
+
+def test_a_parent_that_ignores_signals(pool: Pool) -> None:
+    """What it ignores or blocks is inherited, and must not keep limits from ending a child."""
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGXCPU, signal.SIGCHLD)}
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGALRM, signal.SIGXCPU})
+    try:
+        with Pool(source_bytes=BULK, target_bytes=BULK, limits=Limits(cpu_s=1, wall_s=20.0), size=1) as patient:
+            heals(patient)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            assert lost(patient, "burn") is Cause.CPU
+            signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+            heals(patient)
+            assert lost(patient, "crash") is Cause.CRASH
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGALRM, signal.SIGXCPU})
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def test_a_source_that_cannot_be_loaded_reaches_the_caller(pool: Pool) -> None:
     def load(source: memoryview) -> int:
         raise FileNotFoundError
@@ -438,7 +526,49 @@ def test_a_fork_has_a_pool_of_its_own(pool: Pool) -> None:
     assert pool.children == pids
 
 
-@pytest.mark.parametrize("end", ["returns", "forgets", "is killed", "is killed at work"])
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_fork_waits_until_a_child_is_made(pool: Pool) -> None:
+    """Pipes that nobody has noted yet would stay open in the fork."""
+    held = threading.Event()
+    made: list[bool] = []
+
+    def make() -> None:
+        with starting:
+            held.set()
+            time.sleep(0.2)
+            made.append(True)
+
+    maker = threading.Thread(target=make)
+    maker.start()
+    held.wait()
+    fork = os.fork()
+    if fork == 0:
+        os._exit(0 if made and starting.acquire(timeout=1) else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(fork, 0)[1]) == 0
+    maker.join()
+
+
+def test_a_service_without_standard_input_and_output(tmp_path: Path) -> None:
+    """The first descriptors it gets are 0, 1 and 2, which are replaced in every child."""
+    program = f"""
+import os, sys
+sys.path.insert(0, {str(tmp_path)!r})
+os.closerange(0, 3)
+from edgehem.supervise import Job, Pool
+out = bytearray(3)
+def load(source):
+    source[:3] = b"abc"
+    return 3
+with Pool(source_bytes=4096, target_bytes=4096, size=1) as pool:
+    pool.run("mischief:backwards", [Job(arguments=b"", load=load, out=memoryview(out))])
+open({str(tmp_path / "said")!r}, "wb").write(out)
+"""
+    done = subprocess.run([sys.executable, "-c", program], check=False)
+    assert done.returncode == 0
+    assert (tmp_path / "said").read_bytes() == b"cba"
+
+
+@pytest.mark.parametrize("end", ["returns", "forgets", "leaves a thread at work", "is killed", "is killed at work"])
 def test_no_child_outlives_its_parent(tmp_path: Path, end: str) -> None:
     program = f"""
 import os, sys, threading, time
@@ -450,6 +580,9 @@ pool.run("mischief:pid", jobs)
 print(*pool.children, flush=True)
 if {end!r} == "forgets":
     del pool
+elif {end!r} == "leaves a thread at work":
+    threading.Thread(target=pool.run, args=("mischief:sleep", jobs), daemon=True).start()
+    time.sleep(0.3)
 elif {end!r} == "is killed":
     os.kill(os.getpid(), 9)
 elif {end!r} == "is killed at work":

@@ -7,6 +7,8 @@ The sizes are anatomy's, not fitted to any data set.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import numpy.typing as npt
 
@@ -30,15 +32,19 @@ INSIDE_SHARE = 0.7
 """Part of the inside that must be such: the rest may be calcium, metal, air after surgery."""
 RING_HEIGHT_MM = 30.0
 """Slices with such a ring must make up this height; the vault above the orbits is about 60-80 mm high."""
-BRAIN_HU = (5.0, 65.0)
-"""Where the median inside of the rings must lie: fluid-filled to blood-filled; brain itself lies at 20-40."""
+BRAIN_HU = (12.0, 52.0)
+"""Where the median inside of the rings must lie. White and grey matter measure 20 to 45, fluid 0 to 15; even 200 mL of
+blood, generalised swelling or large ventricles leave the median of a whole head within. An intercept that is wrong by
+20 or more does not."""
+USUAL_BRAIN_HU = (20.0, 44.0)
+"""Outside of this the median is said: swelling, much fluid, contrast, or a scale that is off by 10 or more."""
 LUNG_HU = (-920.0, -500.0)
 """Aerated lung. Outside air and sinuses lie below, fat and skin above."""
 LUNG_ML = 400.0
 """Lung tissue within the bone rays of a stack at most: partial volume of airways and sinuses is a tenth of it."""
 
-_RAYS = 72
-_STEP_MM = 1.5
+RAYS = 72
+STEP_MM = 1.5
 """Along a ray: the skull of an infant is 2-3 mm thick."""
 _REACH_MM = 120.0
 """Length of a ray: half of the largest skull, and room for a centre that is off."""
@@ -46,13 +52,50 @@ _MAX_SLICES = 64
 _CENTRE_STEP_MM = 2.0
 
 
-def refuse_other_than_head(volume: Volume) -> None:
+@dataclass(frozen=True, kw_only=True)
+class Rings:
+    """A stack along rays from each slice's centre of bone.
+
+    Parameters
+    ----------
+    slices : int array [N]
+        Which slices were looked at.
+    slab_mm : float
+        Height that each of them stands for.
+    centre : float32 array [N, 2]
+        Row, column of the centre of bone, pixels.
+    hu : float32 array [N, ray, radius], HU
+        Rays are :data:`RAYS` in number, from the direction of a row's end towards that of a column's; points lie
+        :data:`STEP_MM` apart.
+    reach : float32 array [N, ray], mm
+        Where a ray is brightest: the skull, where there is one.
+    closed : bool array [N]
+        The slice shows a closed skull of a head's size around soft tissue.
+    inside_hu : float
+        Median inside of the closed skulls, HU.
+    """
+
+    slices: npt.NDArray[np.intp]
+    slab_mm: float
+    centre: Float32
+    hu: Float32
+    reach: Float32
+    closed: npt.NDArray[np.bool_]
+    inside_hu: float
+
+
+def refuse_other_than_head(volume: Volume) -> Rings:
     """Make sure that a stack shows a head, and only a head.
 
     Parameters
     ----------
     volume : Volume
         In plausible Hounsfield units.
+
+    Returns
+    -------
+    Rings
+        What was looked at, for the gates that look closer.
 
     Raises
     ------
@@ -62,8 +105,9 @@ def refuse_other_than_head(volume: Volume) -> None:
     count = len(volume.pixels)
     slices = np.unique(np.linspace(0, count - 1, min(count, _MAX_SLICES)).round().astype(np.intp))
     slab_mm = (volume.distances[-1] - volume.distances[0] + volume.slice_spacing) / len(slices)
-    hu = _along_rays(volume, slices)  # [Z, ray, radius] HU
-    radius = np.arange(hu.shape[2], dtype=np.float32) * _STEP_MM  # mm
+    centre = _bone_centres(volume, slices)  # [Z, 2] row, column in pixels
+    hu = _along_rays(volume, slices, centre)  # [Z, ray, radius] HU
+    radius = np.arange(hu.shape[2], dtype=np.float32) * STEP_MM  # mm
     reach = radius[hu.argmax(axis=2)]  # [Z, ray] mm, where the ray is brightest
     meets_bone = hu.max(axis=2) > BONE_HU
     closed = meets_bone.mean(axis=1)
@@ -83,7 +127,7 @@ def refuse_other_than_head(volume: Volume) -> None:
         raise Refusal(Code.NOT_HEAD, "The images do not show a head: no closed skull around soft tissue is found.")
 
     is_lung = (hu > LUNG_HU[0]) & (hu < LUNG_HU[1]) & (radius < reach[..., None])
-    area = (is_lung @ radius).sum(axis=1) * _STEP_MM * (2 * np.pi / _RAYS)  # [Z] mm²
+    area = (is_lung @ radius).sum(axis=1) * STEP_MM * (2 * np.pi / RAYS)  # [Z] mm²
     if area[~ring].sum() * slab_mm / 1000 > LUNG_ML:
         raise Refusal(Code.NOT_HEAD, "The images show lungs; only a CT of the head is analysed.")
     brain = float(np.median(hu[ring][inside[ring]]))
@@ -92,15 +136,15 @@ def refuse_other_than_head(volume: Volume) -> None:
             Code.HU_IMPLAUSIBLE,
             f"Inside the skull the typical value is {brain:.0f} Hounsfield units; it should be 20-40.",
         )
+    return Rings(slices=slices, slab_mm=slab_mm, centre=centre, hu=hu, reach=reach, closed=ring, inside_hu=brain)
 
 
-def _along_rays(volume: Volume, slices: npt.NDArray[np.intp]) -> Float32:
+def _along_rays(volume: Volume, slices: npt.NDArray[np.intp], centre: Float32) -> Float32:
     """Hounsfield units along rays from each slice's centre of bone, float32 [Z, ray, radius]; air off the image."""
     row_mm, column_mm = volume.pixel_spacing
     rows, columns = volume.pixels.shape[1:]
-    centre = _bone_centres(volume, slices)  # [Z, 2] row, column in pixels
-    angle = np.arange(_RAYS, dtype=np.float32) * (2 * np.pi / _RAYS)
-    radius = np.arange(0, _REACH_MM, _STEP_MM, dtype=np.float32)
+    angle = np.arange(RAYS, dtype=np.float32) * (2 * np.pi / RAYS)
+    radius = np.arange(0, _REACH_MM, STEP_MM, dtype=np.float32)
     row_offset = np.outer(np.sin(angle), radius / row_mm).astype(np.float32)  # [ray, radius]
     column_offset = np.outer(np.cos(angle), radius / column_mm).astype(np.float32)
     row = np.rint(centre[:, 0, None, None] + row_offset).astype(np.int32)  # [Z, ray, radius]

@@ -2,7 +2,8 @@
 
 A DICOMDIR names files and tells which were meant to be there. The files themselves say everything else, so nothing
 more is read of it. Slices that it lists and nobody finds are the one kind of loss that geometry cannot see: at the
-vertex or at the base a stack simply ends earlier.
+vertex or at the base a stack simply ends earlier. Likewise a slice that lies there and is not listed: whoever gives
+the DICOMDIR means its medium.
 
 References
 ----------
@@ -13,12 +14,12 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
-from edgehem.dicom.elements import DIRECTORY_RECORDS, DamagedError, Elements
+from edgehem.dicom.elements import DIRECTORY_RECORDS, PREAMBLE, DamagedError, Elements, looks_like_dicom
 from edgehem.dicom.header import Fields, Header
 from edgehem.dicom.items import TagPath, read_items
 
@@ -80,13 +81,19 @@ def listed_images(found: Elements, head: bytes) -> tuple[Listed, ...]:
     series = _series_of(records)
     return tuple(
         Listed(
-            file=tuple(part.strip() for part in record.text("file").split("\\")),
+            file=_parts(record.text("file")),
             instance_uid=record.text("instance"),
             series_uid=series.get(offset, ""),
         )
         for offset, record in records.items()
         if record.text("type") == "IMAGE" and record.unsigned("in_use") != 0
     )
+
+
+def _parts(text: str) -> tuple[str, ...]:
+    """The components of a File ID. Some programs write slashes, or begin at the root or at a dot."""
+    parts = (part.strip() for part in text.replace("/", "\\").split("\\"))
+    return tuple(part for part in parts if part not in ("", "."))
 
 
 def _series_of(records: dict[int, Fields[TagPath]]) -> dict[int, str]:
@@ -107,7 +114,7 @@ def _series_of(records: dict[int, Fields[TagPath]]) -> dict[int, str]:
 
 
 def find_files(root: Path, images: Iterable[Listed]) -> list[Path]:
-    """The listed files that are there, in a fixed order.
+    """The listed files that are there, and DICOM files that lie beside them unlisted, in a fixed order.
 
     Media are mounted with names in either case and sometimes with a version (``IM1.;1``): names are compared without.
     Every component must be the name of an entry of the folder before it and no link, so that no File ID leads
@@ -131,8 +138,21 @@ def find_files(root: Path, images: Iterable[Listed]) -> list[Path]:
                 return None
         return place
 
-    places = (locate(image.file) for image in images if 0 < len(image.file) <= _MAX_PARTS)
-    return sorted({place for place in places if place is not None})
+    located = (locate(image.file) for image in images if 0 < len(image.file) <= _MAX_PARTS)
+    places = {place for place in located if place is not None}
+    beside = {file for folder in {place.parent for place in places} for file in entries(folder).values()}
+    return sorted(places | {file for file in beside - places if _is_dicom(file)})
+
+
+def _is_dicom(file: Path) -> bool:
+    """Whether a file is DICOM by its first bytes; no link, and nothing that an operating system hides."""
+    if file.name.startswith(".") or not stat.S_ISREG(_mode(file)):
+        return False
+    try:
+        with file.open("rb") as stream:
+            return looks_like_dicom(stream.read(PREAMBLE + 4))
+    except OSError:
+        return True  # whoever reads it says what is wrong
 
 
 def _mode(place: Path | None) -> int:
@@ -146,14 +166,50 @@ def _plain(name: str) -> str:
     return name.partition(";")[0].rstrip(".").casefold()
 
 
-def missing_images(images: Iterable[Listed], headers: Iterable[Header]) -> dict[str, int]:
+def missing_images(images: Iterable[Listed], headers: Sequence[Header]) -> dict[str, int]:
     """How many listed images are not among those found, by Series Instance UID.
 
-    Told by SOP Instance UID, not by name: files that were copied elsewhere under other names are still there.
+    Told by SOP Instance UID first: files that were copied elsewhere under other names are still there. Told by name
+    where the UIDs of a series are not those of its files (a medium made anonymous, an archive's own UIDs) or where
+    records have none: a file that lies where it should, and is none of the other listed images, is the one meant.
+
+    Parameters
+    ----------
+    images : iterable of Listed
+    headers : sequence of Header
+        Of all images found.
+
+    Returns
+    -------
+    dict of str to int
+        Series with none missing are left out. Where the files of a series have another Series Instance UID than the
+        directory says, theirs.
     """
-    there = {header.instance_uid for header in headers}
+    listed = {(image.instance_uid, image.file if not image.instance_uid else ()): image for image in images}
+    known = {image.instance_uid for image in listed.values()}
+    there = {header.instance_uid: header for header in headers}
+    depths = {len(image.file) for image in listed.values()} - {0}
+    by_name: dict[tuple[str, ...], Header] = {}
+    for header in headers:
+        if header.instance_uid not in known:
+            parts = tuple(_plain(part) for part in header.path.parts)
+            by_name.update((parts[-depth:], header) for depth in depths)
+
+    found: dict[str, set[str]] = {}
+    lost: dict[str, int] = {}
+    for image in listed.values():
+        meant = there.get(image.instance_uid) if image.instance_uid else None
+        meant = meant or by_name.get(tuple(_plain(part) for part in image.file))
+        if meant is not None:
+            found.setdefault(image.series_uid, set()).add(meant.series_uid)
+        elif image.instance_uid or image.file:
+            lost[image.series_uid] = lost.get(image.series_uid, 0) + 1
+    without = {image.series_uid for image in listed.values() if not image.instance_uid}
     missing: dict[str, int] = {}
-    for uid, series in {image.instance_uid: image.series_uid for image in images}.items():
-        if uid and uid not in there:
-            missing[series] = missing.get(series, 0) + 1
+    for series, count in lost.items():
+        # Records without UIDs, and none of their files under its name: all were renamed, and nothing is known.
+        if series in without and series not in found and headers:
+            continue
+        for actual in found.get(series, {series}):
+            missing[actual] = missing.get(actual, 0) + count
     return missing

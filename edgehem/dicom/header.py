@@ -34,6 +34,7 @@ _TAGS = {
     "series_uid": 0x0020000E,
     "series_number": 0x00200011,
     "concatenation": 0x00209161,
+    "part": 0x00209162,
     "parts": 0x00209163,
     "position": 0x00200032,
     "orientation": 0x00200037,
@@ -85,7 +86,7 @@ class Header:
         apart.
     stack : str
         Which of several stacks of one multi-frame series a frame is of (Stack ID, temporal position); else empty.
-    concatenation, parts : str, int or None
+    concatenation, part, parts : str, int or None, int or None
         Which multi-frame object the file is a part of, and how many files make the whole (PS3.3 C.7.6.16.2.2.4).
     """
 
@@ -135,6 +136,7 @@ class Header:
     frame: int = -1
     stack: str = field(default="", repr=False)
     concatenation: str = field(default="", repr=False)
+    part: int | None = None
     parts: int | None = None
 
     @property
@@ -224,6 +226,7 @@ def parse_elements(head: bytes, size: int, path: Path) -> tuple[Header, Elements
         padding_limit=fields.unsigned("padding_limit"),
         lossy=fields.text("lossy"),
         concatenation=fields.text("concatenation"),
+        part=fields.unsigned("part"),
         parts=fields.unsigned("parts"),
     )
     return header, found

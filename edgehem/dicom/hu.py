@@ -14,6 +14,11 @@ AIR_HU = -1000.0
 """Air, by the definition of the Hounsfield scale."""
 AIR_TOLERANCE_HU = 70.0
 """Air measured in a calibrated scan, clipped at -1024 or mixed with foam and hair, stays this near to -1000."""
+USUAL_AIR_HU = (-1030.0, -970.0)
+"""Outside of this the value of air is said: scanners clip it at -1024 or keep it within 20 of -1000."""
+AIR_TOGETHER = 0.5
+"""Part of what reads as air that must lie within the tolerance of its median. Air is one value and its noise; the
+blurred surface of a head whose air lies elsewhere spreads evenly."""
 AIR_SEARCH_HU = (-1500.0, -700.0)
 """Where air is looked for: wide enough to find it displaced."""
 MIN_AIR_SHARE = 0.01
@@ -75,8 +80,13 @@ def to_hu(
     return hu
 
 
-def refuse_implausible(volume: Volume) -> None:
+def refuse_implausible(volume: Volume) -> float:
     """Make sure that air and soft tissue are where Hounsfield units put them.
+
+    Returns
+    -------
+    float
+        What air measures, HU.
 
     Raises
     ------
@@ -98,6 +108,8 @@ def refuse_implausible(volume: Volume) -> None:
     if share.mean() < MIN_AIR_SHARE:
         raise Refusal(Code.HU_IMPLAUSIBLE, "No air is found where Hounsfield units put it (near -1000).")
     air = float(np.median(hu[is_air]))
+    if np.mean(np.abs(hu[is_air] - air) <= AIR_TOLERANCE_HU) < AIR_TOGETHER:
+        raise Refusal(Code.HU_IMPLAUSIBLE, "What lies near -1000 Hounsfield units varies too much to be air.")
     if abs(air - AIR_HU) > AIR_TOLERANCE_HU:
         raise Refusal(Code.HU_IMPLAUSIBLE, f"Air lies at {air:.0f} Hounsfield units; it should lie near -1000.")
     if share.min() < MIN_SLICE_AIR_SHARE * np.median(share):
@@ -106,6 +118,7 @@ def refuse_implausible(volume: Volume) -> None:
     soft = (hu >= SOFT_HU[0]) & (hu <= SOFT_HU[1])
     if soft.sum() < MIN_SOFT_SHARE * max(1, int(matter.sum())) or not matter.any():
         raise Refusal(Code.HU_IMPLAUSIBLE, "No soft tissue is found where Hounsfield units put it (between 5 and 75).")
+    return air
 
 
 def _padding_is_air(volume: Volume) -> bool:

@@ -38,7 +38,8 @@ class Item:
     offset : int
         Where the item starts in the file.
     values : dict
-        Raw value by path, for the paths asked for. Of a sequence inside with several items, the first that has it.
+        Raw value by path, for the paths asked for. Different values at one path (a sequence inside with several items,
+        or an element twice) are joined by backslashes: what asks for one number then finds none.
     """
 
     offset: int
@@ -110,6 +111,12 @@ def read_items(data: bytes, span: Span, wanted: Set[TagPath], *, most: int) -> l
             position = skip_sequence(cursor, start, inside)
         else:
             if path in wanted:
-                items[-1].values.setdefault(path, data[start : start + min(length, MAX_VALUE)])
+                _keep(items[-1].values, path, data[start : start + min(length, MAX_VALUE)])
             position = end
     return items
+
+
+def _keep(values: dict[TagPath, bytes], path: TagPath, value: bytes) -> None:
+    known = values.setdefault(path, value)
+    if known != value and len(known) < MAX_VALUE:
+        values[path] = known + b"\\" + value

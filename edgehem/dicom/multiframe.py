@@ -2,11 +2,14 @@
 
 From here on a frame is a slice like any other: geometry, selection and decoding know one path only. Position,
 orientation, pixel size and rescale come from the functional groups alone, as the standard has it; where they are
-missing, the frame has none, and geometry refuses.
+missing, the frame has none, and geometry refuses. Where all frames share one value and a frame has another, there is
+no telling which is meant. What speaks against reading a frame (contrast, another body part, a projection) counts
+wherever it stands, in the file or in the frame.
 
 References
 ----------
-DICOM PS3.3 sections C.7.6.16 (Multi-frame Functional Groups), C.8.15 (Enhanced CT); PS3.5 annex A.4 (encapsulation).
+DICOM PS3.3 sections C.7.6.16 (Multi-frame Functional Groups), C.8.15 (Enhanced CT), C.8.16 (frame types); PS3.5 annex
+A.4 (encapsulation).
 """
 
 from __future__ import annotations
@@ -36,6 +39,12 @@ _PATHS: dict[str, TagPath] = {
     "slope": (0x00289145, 0x00281053),
     "rescale_type": (0x00289145, 0x00281054),
     "image_type": (0x00189329, 0x00089007),
+    "technique": (0x00189329, 0x00089207),
+    "contrast_given": (0x00189341, 0x00189342),
+    "converted_agent": (0x00209170, 0x00180010),
+    "converted_frame_agent": (0x00209171, 0x00180010),
+    "anatomy": (0x00209071, 0x00082218, 0x00080104),
+    "converted_body_part": (0x00209170, 0x00180015),
     "kernel": (0x00189314, 0x00181210),
     "converted_kernel": (0x00209170, 0x00181210),
     "converted_frame_kernel": (0x00209171, 0x00181210),
@@ -43,6 +52,17 @@ _PATHS: dict[str, TagPath] = {
     "time": (0x00209111, 0x00209128),
 }
 _WANTED = frozenset(_PATHS.values())
+_ONE_VALUE = ("position", "orientation", "spacing", "intercept", "slope", "rescale_type", "contrast_given")
+"""Shared by all frames or each frame's own, never both (PS3.3 C.7.6.16.1.1)."""
+
+_CONTRASTS = frozenset({
+    "ADDITION", "DIVISION", "ENERGY_PROP_WT", "FILTERED", "MASKED", "MAXIMUM", "MEAN", "MEDIAN", "MINIMUM", "MIXED",
+    "MULTIPLICATION", "NONE", "QUANTITY", "RESAMPLED", "STD_DEVIATION", "SUBTRACTION",
+})  # fmt: skip
+"""Derived Pixel Contrast, the fourth value of a frame type (PS3.3 C.8.16.1.4). Legacy Converted CT copies the image
+type of its slices instead, whose fourth value is the scanner's own (``HELIX``)."""
+_FLAVORS_WITH_CONTRAST = frozenset({"ANGIO", "ANGIO_TIME", "PERFUSION"})
+"""Image flavors, the third value of a frame type, that there are with contrast only (PS3.3 C.8.16.1.3)."""
 
 
 def split_frames(header: Header, found: Elements, head: bytes, descriptor: int) -> tuple[Header, ...]:
@@ -71,7 +91,7 @@ def split_frames(header: Header, found: Elements, head: bytes, descriptor: int) 
     try:
         groups = read_items(head, found.spans[FRAME_GROUPS], _WANTED, most=header.frames)
         shared = _shared(found, head)
-        if len(groups) != header.frames:
+        if len(groups) != header.frames or any(_contradict(shared, group.values) for group in groups):
             raise DamagedError
         places = _places(header, descriptor)
     except DamagedError:
@@ -89,10 +109,18 @@ def _shared(found: Elements, head: bytes) -> dict[TagPath, bytes]:
     return items[0].values if items else {}
 
 
+def _contradict(shared: dict[TagPath, bytes], own: dict[TagPath, bytes]) -> bool:
+    """Whether a frame says otherwise than all frames together."""
+    paths = (_PATHS[name] for name in _ONE_VALUE)
+    return any(path in shared and path in own and shared[path].strip() != own[path].strip() for path in paths)
+
+
 def _frame(header: Header, index: int, values: dict[TagPath, bytes], place: tuple[int, int, int]) -> Header:
     fields = Fields(values, _PATHS, little=header.little)
     kernel = fields.text("kernel") or fields.text("converted_frame_kernel") or fields.text("converted_kernel")
-    image_type = fields.text("image_type").upper()
+    kinds = _kinds(header, fields)
+    given = "YES" in fields.text("contrast_given").upper() or not _FLAVORS_WITH_CONTRAST.isdisjoint(kinds)
+    agents = (header.contrast_agent, fields.text("converted_agent"), fields.text("converted_frame_agent"))
     offset, length, end = place
     return replace(
         header,
@@ -102,7 +130,11 @@ def _frame(header: Header, index: int, values: dict[TagPath, bytes], place: tupl
         pixel_offset=offset,
         pixel_length=length,
         size=end,
-        image_type=tuple(part.strip() for part in image_type.split("\\")) if image_type else header.image_type,
+        image_type=kinds,
+        body_part=header.body_part or fields.text("anatomy") or fields.text("converted_body_part"),
+        # Several different words are none of those that mean "no contrast".
+        contrast_agent="\\".join(dict.fromkeys(agent for agent in agents if agent)),
+        contrast_sequence=header.contrast_sequence or given,
         kernel=kernel or header.kernel,
         position=fields.decimals("position", 3),
         orientation=fields.decimals("orientation", 6),
@@ -112,6 +144,25 @@ def _frame(header: Header, index: int, values: dict[TagPath, bytes], place: tupl
         intercept=fields.decimal("intercept"),
         rescale_type=fields.text("rescale_type").upper(),
     )
+
+
+def _kinds(header: Header, fields: Fields[TagPath]) -> tuple[str, ...]:
+    """The image type of a frame: its own, unless that of the whole file says more against it."""
+    text = fields.text("image_type").upper()
+    whole = _of_slices(header, header.image_type)
+    own = _of_slices(header, tuple(part.strip() for part in text.split("\\"))) if text else whole
+    if "MIXED" not in whole and (whole[0] == "DERIVED" or "LOCALIZER" in whole or whole[3:4] not in ((), ("NONE",))):
+        own = whole if own[0] == "ORIGINAL" and "LOCALIZER" not in own else own
+    # A calculation over a volume is a reformat or a projection (PS3.3 C.8.16.2.1.4).
+    computed = fields.text("technique").upper() not in ("", "NONE", "MIXED")
+    return (*own, "REFORMATTED") if computed else own
+
+
+def _of_slices(header: Header, kinds: tuple[str, ...]) -> tuple[str, ...]:
+    """An image type as frames have it, where Legacy Converted CT copied that of its slices."""
+    if header.sop_class == LEGACY_CONVERTED_CT and len(kinds) > 3 and kinds[3] not in _CONTRASTS:
+        return (*kinds[:3], "NONE", *kinds[3:])
+    return kinds
 
 
 def _places(header: Header, descriptor: int) -> list[tuple[int, int, int]]:

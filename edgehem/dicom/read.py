@@ -12,11 +12,10 @@ from pathlib import Path
 import numpy as np
 
 from edgehem.dicom import codec
-from edgehem.dicom.anatomy import refuse_other_than_head
 from edgehem.dicom.archive import unpacked
 from edgehem.dicom.decode import Pixels, decode
+from edgehem.dicom.gates import pass_gates
 from edgehem.dicom.geometry import Stack
-from edgehem.dicom.hu import refuse_implausible
 from edgehem.dicom.patient import age_years
 from edgehem.dicom.scan import Scan, scan
 from edgehem.dicom.select import Candidate, Selection, chosen_note, select
@@ -26,6 +25,8 @@ from edgehem.result import Note
 from edgehem.volume import Volume
 
 ADULT_YEARS = 18.0
+COARSE_STEP_HU = 4.0
+"""Grey and white matter differ by 5 to 10 HU. Scanners store steps of 1; exports of 8 bits have 8 to 16."""
 TILT_SAID_FROM_DEG = 0.5
 """A smaller tilt displaces no voxel of a head by more than half a millimetre per slice."""
 
@@ -62,7 +63,7 @@ def _read(place: Path, start: float) -> Study:
     scanned = time.perf_counter()
     selection = select(found.headers, found.missing)
     selected = time.perf_counter()
-    chosen, pixels, volume, digest, not_heads = _first_head(selection)
+    chosen, pixels, volume, digest, not_heads, seen = _first_head(selection)
     decoded = time.perf_counter()
 
     age = age_years(chosen.stack.first)
@@ -70,6 +71,7 @@ def _read(place: Path, start: float) -> Study:
         *selection.notes,
         *_notes_on_choice(selection, chosen, not_heads, found.strangers),
         *_notes_on_images(chosen.stack, pixels, volume, age),
+        *seen,
     ]
     others = [c.summary for c in selection.candidates if c is not chosen and c not in not_heads]
     return Study(
@@ -92,8 +94,8 @@ def _read(place: Path, start: float) -> Study:
     )
 
 
-def _first_head(selection: Selection) -> tuple[Candidate, Pixels, Volume, str, list[Candidate]]:
-    """Decode candidates until one shows a head. Returns it with those before it, which did not."""
+def _first_head(selection: Selection) -> tuple[Candidate, Pixels, Volume, str, list[Candidate], list[Note]]:
+    """Decode candidates until one shows a head. Returns it with those before it, which did not, and what it shows."""
     not_heads: list[Candidate] = []
     refusals: list[Refusal] = []
     for candidate in selection.candidates:
@@ -103,15 +105,14 @@ def _first_head(selection: Selection) -> tuple[Candidate, Pixels, Volume, str, l
         with ThreadPoolExecutor(max_workers=1) as pool:
             digest = pool.submit(_digest, volume)
             try:
-                refuse_implausible(volume)
-                refuse_other_than_head(volume)
+                seen = pass_gates(volume)
             except Refusal as refusal:
                 if refusal.code is not Code.NOT_HEAD:
                     raise
                 not_heads.append(candidate)
                 refusals.append(refusal)
                 continue
-        return candidate, pixels, volume, digest.result(), not_heads
+        return candidate, pixels, volume, digest.result(), not_heads, seen
     raise refusals[0]
 
 
@@ -187,6 +188,11 @@ def _notes_on_images(stack: Stack, pixels: Pixels, volume: Volume, age: float | 
             all(header.intercept == 0 for header in headers),
             Code.INTERCEPT_ZERO,
             "The rescale intercept is 0; pixel values were taken as Hounsfield units, and air fits them.",
+        ),
+        (
+            volume.slope.max() > COARSE_STEP_HU,
+            Code.COARSE_VALUES,
+            f"Grey values lie {volume.slope.max():.1f} Hounsfield units apart: small differences are lost.",
         ),
         (
             any(header.lossy == "01" or header.syntax in codec.LOSSY for header in headers),

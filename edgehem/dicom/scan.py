@@ -77,7 +77,7 @@ def scan(path: Path) -> Scan:
     ----------
     path : Path
         A folder, searched with all its subfolders (links to folders are not followed); a DICOMDIR, for the files that
-        it lists; or one file.
+        it lists and the DICOM files beside them; or one file.
 
     Returns
     -------

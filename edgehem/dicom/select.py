@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from edgehem.dicom import labels
 from edgehem.dicom.decode import refuse_undecodable
@@ -180,12 +179,14 @@ def _outcome(group: list[Header], missing: int) -> Candidate | Refusal:
 
 def _refuse_incomplete(group: list[Header]) -> None:
     """Refuse a series of which a file is not there that other files count on."""
-    files: dict[tuple[str, int], set[Path]] = {}
+    wholes: dict[str, list[Header]] = {}
     for header in group:
-        if header.parts:
-            files.setdefault((header.concatenation, header.parts), set()).add(header.path)
-    if any(len(paths) < parts for (_, parts), paths in files.items()):
-        raise Refusal(Code.SLICE_GAP, "The series is split over several files, and not all of them are here.")
+        if header.concatenation and (header.part or header.parts):
+            wholes.setdefault(header.concatenation, []).append(header)
+    for parts in wholes.values():
+        there = {header.part or header.path for header in parts}  # a part sent twice is one part
+        if len(there) < max(max(header.part or 0, header.parts or 0) for header in parts):
+            raise Refusal(Code.SLICE_GAP, "The series is split over several files, and not all of them are here.")
 
 
 def _examine(group: list[Header]) -> Candidate:

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from edgehem.phantom.anatomy import Anatomy, synthesise
 from edgehem.phantom.bleeds import SUBTYPES, Bled, Bleed, bleed, midline_shift
+from edgehem.phantom.flaws import Flaws, alter
 from edgehem.phantom.head import draw_head
 from edgehem.phantom.scanner import Scan, acquire, head_range
 from edgehem.volume import Volume
@@ -20,6 +21,7 @@ VERSION = "1"
 """Generator version: raised whenever the same seed would give another study."""
 
 LABELS = ("any", *SUBTYPES)
+UNSPOILT = Flaws()
 MIN_LABEL_ML = 0.5
 """A subtype is labelled present from this volume on inside the scanned slices: what was not scanned cannot be seen."""
 
@@ -166,6 +168,7 @@ def make_case(
     bleeds: tuple[Bleed, ...] = (),
     protocol: Protocol | None = None,
     voxel_mm: float = 1.0,
+    flaws: Flaws = UNSPOILT,
 ) -> Case:
     """Make one study.
 
@@ -177,23 +180,36 @@ def make_case(
     protocol : Protocol, optional
     voxel_mm : float
         Resolution of the head's block.
+    flaws : Flaws
+        Metal, surgery, contrast, motion; none by default.
 
     Returns
     -------
     Case
     """
     shift = midline_shift(bleeds, seed)
-    head = draw_head(seed, midline_shift=shift)
+    head = draw_head(seed, midline_shift=shift, contrast_hu=flaws.contrast_hu)
     anatomy = synthesise(head, voxel_mm)
-    return scan_case(anatomy, seed, bleeds=bleeds, protocol=protocol)
+    return scan_case(anatomy, seed, bleeds=bleeds, protocol=protocol, flaws=flaws)
 
 
-def scan_case(anatomy: Anatomy, seed: int, *, bleeds: tuple[Bleed, ...], protocol: Protocol | None = None) -> Case:
-    """Bleed into a head that was built before, and scan it: :func:`make_case` without rebuilding the anatomy."""
+def scan_case(
+    anatomy: Anatomy,
+    seed: int,
+    *,
+    bleeds: tuple[Bleed, ...],
+    protocol: Protocol | None = None,
+    flaws: Flaws = UNSPOILT,
+) -> Case:
+    """Bleed into a head that was built before, and scan it: :func:`make_case` without rebuilding the anatomy.
+
+    Contrast belongs to the anatomy (:func:`edgehem.phantom.head.draw_head`); the other flaws are put into it here.
+    """
     scan = draw_scan(seed, anatomy, protocol or Protocol())
     bled = bleed(anatomy, bleeds, seed) if bleeds else Bled(hu=anatomy.hu, coverage={}, ml={})
     ordered = {name: bled.coverage[name] for name in SUBTYPES if name in bled.coverage}
-    volume, painted, visible = acquire(anatomy, bled.hu, ordered, scan)
+    hu = bled.hu if flaws == UNSPOILT else alter(anatomy, bled.hu, flaws, seed)
+    volume, painted, visible = acquire(anatomy, hu, ordered, scan, motion_mm=flaws.motion_mm)
     codes = np.array([0, *(1 + SUBTYPES.index(name) for name in ordered)], np.uint8)
     return Case(
         seed=seed,

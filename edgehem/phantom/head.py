@@ -54,9 +54,11 @@ class Head:
     cupping_hu: float
     # mass effect: the brain's midline is pushed by this much towards +x (left), mm
     midline_shift: float = 0.0
+    # contrast agent: what vessels and plexus measure, HU; 0 where none was given
+    contrast_hu: float = 0.0
 
 
-def draw_head(seed: int, *, midline_shift: float = 0.0) -> Head:
+def draw_head(seed: int, *, midline_shift: float = 0.0, contrast_hu: float = 0.0) -> Head:
     """Draw one adult head.
 
     Parameters
@@ -65,6 +67,8 @@ def draw_head(seed: int, *, midline_shift: float = 0.0) -> Head:
         The same seed gives the same head.
     midline_shift : float
         Displacement of the midline towards the patient's left, mm (negative: to the right).
+    contrast_hu : float
+        What arteries, veins and choroid plexus measure after a contrast agent; 0 for a scan without.
     """
     rng = np.random.default_rng([seed, 1])
     age = float(np.clip(rng.normal(62, 16), 20, 95))
@@ -104,4 +108,5 @@ def draw_head(seed: int, *, midline_shift: float = 0.0) -> Head:
         basal_ganglia_hu=float(rng.choice([0, 1], p=[0.85, 0.15]) * rng.uniform(110, 260)),
         cupping_hu=float(rng.uniform(0, 11)),
         midline_shift=midline_shift,
+        contrast_hu=contrast_hu,
     )

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgehem.phantom.anatomy import AIR_HU, Anatomy
+from edgehem.phantom.flaws import Restless, metal_streaks, smear
 from edgehem.phantom.shapes import F32, soft
 from edgehem.volume import Volume
 
@@ -158,7 +159,7 @@ def _headrest(scan: Scan, rng: np.random.Generator) -> F32:
 
 
 def acquire(
-    anatomy: Anatomy, hu: F32, coverage: Mapping[str, F32], scan: Scan
+    anatomy: Anatomy, hu: F32, coverage: Mapping[str, F32], scan: Scan, *, motion_mm: float = 0.0
 ) -> tuple[Volume, npt.NDArray[np.uint8], dict[str, float]]:
     """Scan a head.
 
@@ -170,6 +171,8 @@ def acquire(
     coverage : mapping of label to float32 array [Z, Y, X]
         What to mark in the mask: the first label becomes 1, the second 2, ... where it fills half a voxel or more.
     scan : Scan
+    motion_mm : float
+        How far the head moves: see :class:`edgehem.phantom.flaws.Restless`. The mask shows where it was before.
 
     Returns
     -------
@@ -188,8 +191,12 @@ def acquire(
     grid = np.hypot(sampler.offsets[:, None], sampler.offsets[None])
     outside = grid > scan.fov_mm / 2
     visible = dict.fromkeys(coverage, 0.0)
+    restless = Restless(motion_mm, scan.seed) if motion_mm > 0 else None
     for number in range(shape[0]):
         image = sampler.slice(hu, number, AIR_HU)
+        image += metal_streaks(image, sampler.pixel_mm, scan.seed + number)
+        if restless is not None:
+            image = smear(image, restless.during_a_slice(), sampler.pixel_mm)
         bone = np.clip(image - 250, 0, 1200).mean(axis=1, keepdims=True) / 220  # dense bone crossed by each row
         level = scan.noise_hu * (0.55 + 0.45 * np.exp(-((grid / 95) ** 2))) * (1 + scan.streaks * np.minimum(bone, 1.5))
         noise = _noise(rng, scan) * level

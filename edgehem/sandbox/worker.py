@@ -62,6 +62,7 @@ def main(
     cpu_s, wall_s : int, float
         Budget of one job.
     """
+    _hear_signals()
     _limit(resource.RLIMIT_CORE, 0)
     _limit(resource.RLIMIT_FSIZE, 0)
     os.nice(NICENESS)
@@ -103,6 +104,13 @@ def _do(run: Run, arguments: bytes, source: memoryview, target: memoryview) -> t
     except Exception:  # decoders raise whatever their authors chose
         return FAILED, 0
     return DONE, 0
+
+
+def _hear_signals() -> None:
+    """Let limits end this process, even where its parent ignores or blocks their signals: both are inherited."""
+    for number in (signal.SIGXCPU, signal.SIGALRM, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
 def _give_up(memory: int) -> None:

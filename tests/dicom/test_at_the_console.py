@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
+import time
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -80,3 +85,25 @@ def test_a_missing_path_is_a_wrong_argument(tmp_path: Path, capsys: pytest.Captu
     assert main(["triage", str(tmp_path / "nowhere")]) == 2
     shown = capsys.readouterr()
     assert shown.out == "" and "does not exist" in shown.err
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has no SIGTERM")
+def test_told_to_stop_it_leaves_nothing_unpacked(tmp_path: Path) -> None:
+    """``kill``, ``systemctl stop`` and ``docker stop`` end a process by SIGTERM."""
+    source, room = tmp_path / "study.zip", tmp_path / "tmp"
+    room.mkdir()
+    with zipfile.ZipFile(source, "w") as archive:
+        for number in range(100):
+            archive.writestr(f"{number}", bytes(1_000_000))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "edgehem.cli", "triage", str(source)],
+        env={**os.environ, "TMPDIR": str(room)}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        while process.poll() is None and not list(room.glob("edgehem-*")):
+            time.sleep(0.002)
+        process.terminate()
+        assert process.wait(timeout=20) == 143
+    finally:
+        process.kill()
+    assert list(room.glob("edgehem-*")) == []

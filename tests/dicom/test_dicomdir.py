@@ -70,11 +70,39 @@ def test_its_name_does_not_matter(medium, study):
     assert read_study(medium / "index.dcm").digest == read_study(study).digest
 
 
-def test_only_what_it_lists_is_read(medium, head, write, spec):
+def test_only_folders_that_it_lists_are_read(medium, head, write, spec):
     for file in write(head, spec(series=7)):
         shutil.move(file, medium / file.name)
     assert codes(read_study(medium)) == [Code.SERIES_CHOSEN]
     assert codes(read_study(medium / "DICOMDIR")) == []
+
+
+def test_unlisted_slices_beside_listed_ones_are_read(medium, study):
+    """A slice that was added after the DICOMDIR was written; other files there are no matter of the directory."""
+    ds = pydicom.dcmread(medium / "DICOMDIR")
+    last = list(head_images(medium)[-1].relative_to(medium).parts)
+    ds.DirectoryRecordSequence = [r for r in ds.DirectoryRecordSequence if r.get("ReferencedFileID") != last]
+    ds.save_as(medium / "DICOMDIR")
+    folder = medium.joinpath(*last).parent
+    (folder / "notes.txt").write_text("a note")
+    (folder / ".hidden").write_bytes((medium.joinpath(*last)).read_bytes())
+    (folder / "link").symlink_to(medium.joinpath(*last))
+    result = read_study(medium / "DICOMDIR")
+    assert result.digest == read_study(study).digest
+    assert result.notes == ()
+
+
+def test_a_directory_of_other_uids_tells_by_names(medium, study):
+    """A medium made anonymous: its files are those listed, and a lost one is still missed."""
+    for number, file in enumerate(images(medium)):
+        ds = pydicom.dcmread(file)
+        ds.SOPInstanceUID, ds.SeriesInstanceUID = f"1.2.3.77.{number}", f"1.2.3.78.{ds.SeriesNumber}"
+        ds.save_as(file)
+    for path in (medium, medium / "DICOMDIR"):
+        assert codes(read_study(path)) == []
+    head_images(medium)[-1].unlink()
+    for path in (medium, medium / "DICOMDIR"):
+        assert refusal(path).code is Code.SLICE_GAP
 
 
 def test_names_in_another_case_or_with_a_version(medium, study):
@@ -122,7 +150,17 @@ def bend(medium, change):
 @pytest.mark.filterwarnings("ignore:Invalid value for VR CS")
 @pytest.mark.parametrize(
     "parts",
-    [["..", "outside.dcm"], ["/etc", "passwd"], ["A"] * 8, ["LINK", "X.DCM"], ["LINK.DCM"], [""], ["..."]],
+    [
+        ["..", "outside.dcm"],
+        ["../outside.dcm"],
+        ["", "..", "outside.dcm"],
+        ["/etc", "passwd"],
+        ["A"] * 8,
+        ["LINK", "X.DCM"],
+        ["LINK.DCM"],
+        [""],
+        ["..."],
+    ],
     ids=str,
 )
 def test_no_name_leads_out_of_the_folder(medium, study, tmp_path, parts):

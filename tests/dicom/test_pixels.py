@@ -305,4 +305,4 @@ def test_a_large_bleed_a_bone_flap_and_noise_are_accepted(write, study, head):
         :, (x > 45) & (np.abs(y) < 45)
     ]
     write(patient)
-    assert codes(read_study(study)) == set()
+    assert codes(read_study(study)) == {Code.POSTOPERATIVE}

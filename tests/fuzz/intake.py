@@ -1,8 +1,8 @@
 """Fuzz the intake: ``python tests/fuzz/intake.py --seconds 600 --seed 1``.
 
-Studies are spoilt step by step (:mod:`mutate`) and read in a child process under a memory cap and a watchdog. A study
-that reaches lines of edgehem.dicom that none reached before is kept and spoilt further. What ends in anything but a
-study or a refusal is reduced to the steps it needs, and kept with its files.
+Studies are spoilt step by step (:mod:`mutate`, :mod:`structure`) and read in a child process under a memory cap and a
+watchdog. A study that reaches lines of edgehem.dicom, or a note, that none reached before is kept and spoilt further.
+What ends in anything but a study or a refusal is reduced to the steps it needs, and kept with its files.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ MOST_STEPS = 8
 FRESH = 0.25
 """Share of cases that start anew from a sound study."""
 STUDY = "a study"
+DIRECTORY, STUDY_ZIP = "DICOMDIR", "study.zip"
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,7 @@ class Findings:
 
     cases: int = 0
     outcomes: Counter[str] = field(default_factory=Counter)
+    notes: Counter[str] = field(default_factory=Counter)
     failures: dict[str, tuple[Case, dict[str, Any]]] = field(default_factory=dict)
     slowest: float = 0.0
     memory: int = 0
@@ -83,7 +85,7 @@ class Child:
             process.wait()  # it has closed its end: it is gone, or about to be
             outcome = f"CRASH: the process ended with {process.returncode}"
         self.stop()
-        return {"outcome": outcome, "seconds": time.monotonic() - begun, "memory": 0, "lines": []}
+        return {"outcome": outcome, "notes": [], "seconds": time.monotonic() - begun, "memory": 0, "lines": []}
 
     def _start(self) -> subprocess.Popen[bytes]:
         command = [sys.executable, __file__, "--child", str(self._folder)]
@@ -142,28 +144,34 @@ def child(folder: Path) -> None:
         (folder / STUDY).mkdir()
         for file, content in files.items():
             (folder / STUDY / file).write_bytes(content)
-        place = folder / STUDY / "study.zip" if list(files) == ["study.zip"] else folder / STUDY
+        # A DICOMDIR and its folder are two ways in; which of them, the steps tell.
+        way = DIRECTORY if DIRECTORY in files and sum(steps) % 2 else STUDY_ZIP if list(files) == [STUDY_ZIP] else ""
+        place = folder / STUDY / way
         fresh.clear()
         events = 0
         sys.settrace(trace)
-        outcome, taken = attempt(place)
+        outcome, notes, taken = attempt(place)
         sys.settrace(None)
         if taken > HANG_S:
-            outcome, taken = attempt(place)  # as it is without a tracer
+            outcome, notes, taken = attempt(place)  # as it is without a tracer
             outcome = f"HANG: over {HANG_S:g} s, {outcome}" if taken > HANG_S else outcome
         memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        answer = {"outcome": outcome, "seconds": taken, "memory": memory, "lines": fresh}
+        answer = {"outcome": outcome, "notes": notes, "seconds": taken, "memory": memory, "lines": fresh}
         answers.write(json.dumps(answer).encode() + b"\n")
 
 
-def attempt(place: Path) -> tuple[str, float]:
-    """Read a study: what came of it, in a word or two, and the seconds it took."""
+def attempt(place: Path) -> tuple[str, list[str], float]:
+    """Read a study: what came of it, in a word or two, the codes of its notes, and the seconds it took."""
     from edgehem.dicom import read_study
     from edgehem.errors import Refusal, UsageError
+    from edgehem.preprocess import coverage_notes, locate_head
 
     begun, waited = time.monotonic(), _waited()
+    notes: list[str] = []
     try:
-        read_study(place)
+        study = read_study(place)
+        # What is read goes on to be placed: the part of the head that was scanned is said there.
+        notes = [note.code.value for note in (*study.notes, *coverage_notes(locate_head(study.volume)))]
         outcome = "read"
     except Refusal as refusal:
         outcome = refusal.code.value
@@ -177,7 +185,7 @@ def attempt(place: Path) -> tuple[str, float]:
         places = [f"{Path(frame.filename).name}:{frame.lineno}" for frame in (ours, frames[-1])]
         where = " and ".join(dict.fromkeys(places))
         outcome = f"CRASH: {type(error).__name__} at {where}"
-    return outcome, time.monotonic() - begun - (_waited() - waited)
+    return outcome, notes, time.monotonic() - begun - (_waited() - waited)
 
 
 def _waited() -> float:
@@ -209,10 +217,11 @@ def fuzz(*, seconds: float, cases: int, seed: int, keep: Path, every_s: float = 
                 answer = process.read(case)
                 found.cases += 1
                 found.outcomes[answer["outcome"]] += 1
+                found.notes.update(answer["notes"])
                 found.slowest = max(found.slowest, answer["seconds"])
                 found.memory = max(found.memory, answer["memory"])
                 new = {(file, line) for file, line in answer["lines"]} - seen
-                if new:
+                if new or any(found.notes[note] == 1 for note in answer["notes"]):
                     seen |= new
                     pool.append(case)
                 kind = answer["outcome"]
@@ -267,6 +276,13 @@ def _line(found: Findings, lines: int, pool: int, seconds: float) -> str:
     )
 
 
+def never_reached(found: Findings) -> list[str]:
+    """Codes that no case ended with. UNCERTAIN is the model's, not the intake's."""
+    from edgehem.errors import Code
+
+    return sorted({code.value for code in Code} - {Code.UNCERTAIN.value} - set(found.outcomes) - set(found.notes))
+
+
 def main(arguments: list[str] | None = None) -> int:
     """The command; 1 where something failed."""
     parser = argparse.ArgumentParser(description="Fuzz the reading of studies.")
@@ -282,6 +298,9 @@ def main(arguments: list[str] | None = None) -> int:
     found = fuzz(seconds=options.seconds, cases=options.cases, seed=options.seed, keep=options.keep)
     for outcome, count in found.outcomes.most_common():
         print(f"{count:9d}  {outcome}")
+    for note, count in found.notes.most_common():
+        print(f"{count:9d}  read, with {note}")
+    print("never reached:", ", ".join(never_reached(found)) or "none")
     return 1 if found.failures else 0
 
 

@@ -1,4 +1,4 @@
-"""Studies to start from, and ways to spoil them: by element, by byte, by file. All follows from whole numbers."""
+"""Studies to start from, and ways to spoil them: by element, byte, file, or as a whole. All follows from numbers."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from copy import deepcopy
 from pathlib import Path
 
 import pydicom
+import structure
 from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian, RLELossless
 
@@ -22,6 +23,10 @@ Files = dict[str, bytes]
 """A folder: content by name."""
 
 SLICES, MATRIX = 14, 32
+STRUCTURAL = 0.3
+"""Share of the changes to a study as a whole."""
+_SECOND = 2
+"""Draws a second series of all slices."""
 LONG = frozenset({b"OB", b"OW", b"OF", b"OD", b"OL", b"SQ", b"UN", b"UT", b"UC", b"UR"})
 VRS = (b"DS", b"IS", b"CS", b"US", b"SS", b"UL", b"UI", b"LO", b"PN", b"FD", b"SQ", b"OB", b"OW", b"UN", b"UT", b"??")
 UNDEFINED = 0xFFFFFFFF
@@ -52,8 +57,12 @@ def studies(data: Path | None) -> dict[str, Files]:
         "explicit": _files(slices),
         "implicit": _files(slices, implicit=True),
         "big endian": _files(slices, big=True),
-        "multi-frame": {"a.dcm": _bytes(_multiframe(slices))},
+        "multi-frame": {"a.dcm": _bytes(structure.joined(slices))},
     }
+    found["medium"] = structure.medium(found["explicit"], random.Random(0), right=True)
+    found["two series"] = structure.again(found["explicit"], random.Random(_SECOND))
+    half = [structure.joined(part, number=i) for i, part in enumerate((slices[:7], slices[7:]))]
+    found["two multi-frame"] = {f"{i}.dcm": _bytes(ds) for i, ds in enumerate(half)}
     for name, syntax in (
         ("RLE", RLELossless),
         ("JPEG-LS", pydicom.uid.JPEGLSLossless),
@@ -109,42 +118,6 @@ def _compressed(ds: Dataset, syntax: str) -> Dataset:
     return ds
 
 
-def _multiframe(slices: list[Dataset]) -> Dataset:
-    """An Enhanced CT of all slices."""
-    ds, first = deepcopy(slices[0]), slices[0]
-    ds.SOPClassUID = ds.file_meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.2.1"
-    ds.ImageType = ["ORIGINAL", "PRIMARY", "VOLUME", "NONE"]
-    ds.NumberOfFrames = len(slices)
-    shared = Dataset()
-    shared.PixelMeasuresSequence = [_item(PixelSpacing=first.PixelSpacing, SliceThickness=first.SliceThickness)]
-    shared.PlaneOrientationSequence = [_item(ImageOrientationPatient=first.ImageOrientationPatient)]
-    shared.PixelValueTransformationSequence = [
-        _item(RescaleIntercept=first.RescaleIntercept, RescaleSlope=first.RescaleSlope, RescaleType="HU")
-    ]
-    shared.CTImageFrameTypeSequence = [_item(FrameType=ds.ImageType)]
-    ds.SharedFunctionalGroupsSequence = [shared]
-    frames = []
-    for i, other in enumerate(slices):
-        frame = Dataset()
-        frame.PlanePositionSequence = [_item(ImagePositionPatient=other.ImagePositionPatient)]
-        frame.FrameContentSequence = [_item(StackID="1", InStackPositionNumber=i + 1, DimensionIndexValues=[1, i + 1])]
-        frames.append(frame)
-    ds.PerFrameFunctionalGroupsSequence = frames
-    for keyword in ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness"):
-        delattr(ds, keyword)
-    for keyword in ("RescaleIntercept", "RescaleSlope", "RescaleType"):
-        delattr(ds, keyword)
-    ds.PixelData = b"".join(other.PixelData for other in slices)
-    return ds
-
-
-def _item(**tags: object) -> Dataset:
-    ds = Dataset()
-    for keyword, value in tags.items():
-        setattr(ds, keyword, value)
-    return ds
-
-
 def spoil(files: Files, seed: int) -> Files:
     """One mutation. The same number does the same to the same files."""
     rng = random.Random(seed)
@@ -153,6 +126,8 @@ def spoil(files: Files, seed: int) -> Files:
     roll = rng.random()
     if roll < 0.08:
         return _spoil_folder(files, rng)
+    if roll < 0.08 + STRUCTURAL:
+        return structure.spoil(files, rng)
     change = rng.choices(_CHANGES, _WEIGHTS)[0]
     names = list(files)
     scope = rng.random()

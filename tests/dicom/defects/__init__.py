@@ -4,7 +4,17 @@ Every kind is a small change to a sound phantom study, so that nothing but the d
 runs them all; docs/intake.md is made from this list.
 """
 
-from defects import files, geometry, head, hounsfield, pixels, real, series  # noqa: F401 - they fill the registry
+from defects import (  # noqa: F401 - they fill the registry
+    files,
+    frames,
+    geometry,
+    head,
+    hounsfield,
+    media,
+    pixels,
+    real,
+    series,
+)
 from defects.given import REGISTRY, Defect, Given
 
 __all__ = ["REGISTRY", "Defect", "Given"]

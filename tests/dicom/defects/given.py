@@ -186,13 +186,15 @@ class Family:
         """NO-RESULT."""
         return self._add(Verdict.NO_RESULT, (code,), name, cause, same=False, unmet=unmet)
 
-    def flagged(self, *codes: Code, name: str, cause: str, same: bool = False) -> Callable[[Maker], Maker]:
+    def flagged(
+        self, *codes: Code, name: str, cause: str, same: bool = False, unmet: str = ""
+    ) -> Callable[[Maker], Maker]:
         """FLAG."""
-        return self._add(Verdict.FLAG, codes, name, cause, same=same)
+        return self._add(Verdict.FLAG, codes, name, cause, same=same, unmet=unmet)
 
-    def read_right(self, name: str, cause: str, *, same: bool = True) -> Callable[[Maker], Maker]:
+    def read_right(self, name: str, cause: str, *, same: bool = True, unmet: str = "") -> Callable[[Maker], Maker]:
         """ACCEPT, and by default the same Hounsfield units as without the defect."""
-        return self._add(Verdict.ACCEPT, (), name, cause, same=same)
+        return self._add(Verdict.ACCEPT, (), name, cause, same=same, unmet=unmet)
 
     def _add(
         self, verdict: Verdict, codes: tuple[Code, ...], name: str, cause: str, *, same: bool, unmet: str = ""

@@ -89,6 +89,36 @@ def _(given: Given) -> None:
     del given.slices[10:]
 
 
+@flagged(Code.METAL, name="a piece of metal in the brain", cause="a clip, a coil, a bullet")
+def _(given: Given) -> None:
+    values = stored(given.slices[9])
+    values[30, 38] = 4095
+    put(given.slices[9], values)
+
+
+@flagged(Code.MOTION, name="a head that moves from slice to slice", cause="a restless patient")
+def _(given: Given) -> None:
+    for i, ds in enumerate(given.slices):
+        put(ds, np.roll(stored(ds), 2 * (i % 2), axis=1))
+
+
+@flagged(Code.POSTOPERATIVE, name="a hole of 50 mm in the vault", cause="surgery")
+def _(given: Given) -> None:
+    y, x = _grid()
+    for ds in given.slices[9:16]:
+        values = stored(ds)
+        values[(x > 0) & (np.abs(y) < 35) & (values > 1024 + 150)] = 1024 + 40
+        put(ds, values)
+
+
+@flagged(Code.POSTOPERATIVE, name="air inside of the skull", cause="surgery, or an open fracture")
+def _(given: Given) -> None:
+    for ds in given.slices[11:15]:
+        values = stored(ds)
+        values[22:25, 28:36] = 24
+        put(ds, values)
+
+
 @flagged(Code.AGE_UNDER_18, name="a child of five", cause="made for adults", same=True)
 def _(given: Given) -> None:
     given.each(PatientAge="005Y")

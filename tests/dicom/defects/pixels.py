@@ -44,7 +44,11 @@ def _(given: Given) -> None:
     file.write_bytes(data[:at] + (8191).to_bytes(4, "little") + data[at + 4 : -1])
 
 
-@read_right("an odd number of 8-bit pixels, padded", "allowed: the standard asks for even lengths", same=False)
+@flagged(
+    Code.COARSE_VALUES,
+    name="an odd number of 8-bit pixels, padded",
+    cause="allowed: the standard asks for even lengths",
+)
 def _(given: Given) -> None:
     for ds in given.slices:
         put(ds, (np.clip(hounsfield(ds), -1024, 1000)[1:, 1:] + 1024) / 8, bits=8)
@@ -103,14 +107,14 @@ def _(given: Given) -> None:
         ds.RescaleIntercept = "31744"
 
 
-@read_right("8 bits", "a small archive's format: 8 HU a step", same=False)
+@flagged(Code.COARSE_VALUES, name="8 bits", cause="a small archive's format: 8 HU a step")
 def _(given: Given) -> None:
     for ds in given.slices:
         put(ds, (np.clip(hounsfield(ds), -1024, 1000) + 1024) / 8, bits=8)
         ds.RescaleSlope = "8"
 
 
-@flagged(Code.INTERCEPT_ZERO, name="8 bits, signed", cause="never seen, allowed")
+@flagged(Code.INTERCEPT_ZERO, Code.COARSE_VALUES, name="8 bits, signed", cause="never seen, allowed")
 def _(given: Given) -> None:
     for ds in given.slices:
         put(ds, (np.clip(hounsfield(ds), -1024, 1000) + 1024) / 8 - 128, bits=8, signed=True)
@@ -232,34 +236,26 @@ def _(given: Given) -> None:
         ds.add_new("PixelPaddingValue", "US", 5000 + i % 2)
 
 
-@refused(
-    Code.HU_IMPLAUSIBLE,
-    "one slice black",
-    "a sparse file: the disk was full and nobody said so",
-    unmet="analysed, COVERAGE_PARTIAL",
-)
-def _(given: Given) -> None:
-    put(given.slices[14], np.zeros((64, 64)))
+for _name, _black in (
+    ("one slice black", [14]),
+    ("two slices in a row black", [9, 10]),
+    ("the lowest slice black", [0]),
+):
+
+    @refused(Code.HU_IMPLAUSIBLE, _name, "a sparse file: the disk was full and nobody said so")
+    def _(given: Given, black: list[int] = _black) -> None:
+        for i in black:
+            put(given.slices[i], np.zeros((64, 64)))
 
 
-@refused(
-    Code.HU_IMPLAUSIBLE,
-    "the lower half of one slice black",
-    "a transfer that ended and was filled up",
-    unmet="analysed",
-)
+@refused(Code.HU_IMPLAUSIBLE, "the lower half of one slice black", "a transfer that ended and was filled up")
 def _(given: Given) -> None:
     values = stored(given.slices[14])
     values[32:] = 0
     put(given.slices[14], values)
 
 
-@refused(
-    Code.HU_IMPLAUSIBLE,
-    "one slice of another patient's chest, unlabelled",
-    "a swap in an archive",
-    unmet="analysed, COVERAGE_PARTIAL",
-)
+@refused(Code.HU_IMPLAUSIBLE, "one slice of another patient's chest, unlabelled", "a swap in an archive")
 def _(given: Given) -> None:
     values = stored(given.slices[14])
     put(given.slices[14], np.where(values > 900, 200, 1064))

@@ -103,7 +103,19 @@ def _(given: Given) -> None:
     file.write_bytes(file.read_bytes()[:-100_000])
 
 
-@refused(Code.COVERAGE, "a real head's upper half", "a scan stopped, or a part of it sent", unmet="analysed")
+@flagged(
+    Code.TILT_CORRECTED, Code.PADDING, Code.INTERCEPT_ZERO, Code.COVERAGE_PARTIAL,
+    name="a real head's upper 84 mm", cause="a scan stopped, or a part of it sent",
+)  # fmt: skip
 def _(given: Given) -> None:
     for file in _head(given)[:16]:
+        file.unlink()
+
+
+@flagged(
+    Code.TILT_CORRECTED, Code.SPACING_VARIABLE, Code.PADDING, Code.INTERCEPT_ZERO, Code.COVERAGE_PARTIAL,
+    name="a real head without its vertex", cause="a scan stopped, or a part of it sent",
+)  # fmt: skip
+def _(given: Given) -> None:
+    for file in _head(given)[20:]:
         file.unlink()
