@@ -150,30 +150,6 @@ class Pool:
             batch.abandon()
             raise
 
-    def warm(self, task: str, count: int) -> None:
-        """Start children for jobs that will come, and do not wait until they are ready.
-
-        Whatever goes wrong will go wrong again where the jobs are, and is said there.
-
-        Parameters
-        ----------
-        task : str
-            As for :meth:`run`.
-        count : int
-            Children that the jobs can keep busy. No more are there afterwards than the pool's size; those that are at
-            work are left alone.
-        """
-        held: list[Child] = []
-        try:
-            _refuse_other_systems()
-            while len(held) < count and (child := self._borrow(task, wait=False)) is not None:
-                held.append(child)
-        except ChildUnavailableError:
-            pass
-        finally:
-            for child in held:
-                self._give_back(child)
-
     def _borrow(self, task: str, *, wait: bool) -> Child | None:
         """A child for a task, for the caller alone; None if there is none and the caller does not want to wait."""
         while True:

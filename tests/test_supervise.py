@@ -18,12 +18,11 @@ from typing import Any
 import pytest
 
 from edgehem import supervise
-from edgehem.child import Child, starting
+from edgehem.child import Child
 from edgehem.errors import EdgehemError
 from edgehem.supervise import (
     SUPPORTED,
     Cause,
-    ChildError,
     ChildLostError,
     ChildUnavailableError,
     Job,
@@ -35,147 +34,13 @@ from edgehem.supervise import (
 pytestmark = pytest.mark.skipif(not SUPPORTED, reason="children with limits need a POSIX system")
 
 BULK = 2**20
-
-TASKS = '''
-import os, resource, signal, socket, sys, time
-from edgehem.sandbox.worker import TaskError
-
-def _task(run):
-    return lambda: run
-
-@_task
-def backwards(arguments, source, target):
-    target[:] = bytes(reversed(source))
-
-@_task
-def pid(arguments, source, target):
-    time.sleep(0.01)
-    target[:] = os.getpid().to_bytes(8, "little")
-
-@_task
-def sleep(arguments, source, target):
-    time.sleep(60)
-
-@_task
-def burn(arguments, source, target):
-    while True:
-        pass
-
-@_task
-def grow(arguments, source, target):
-    kept = [bytearray(2**20) for _ in range(4096)]
-
-@_task
-def crash(arguments, source, target):
-    os.kill(os.getpid(), signal.SIGSEGV)
-
-@_task
-def leave(arguments, source, target):
-    os._exit(0)
-
-@_task
-def say_no(arguments, source, target):
-    raise TaskError(7)
-
-@_task
-def stumble(arguments, source, target):
-    raise RuntimeError("patient name")
-
-@_task
-def chatty(arguments, source, target):
-    os.write(1, b"x" * 100_000)
-    os.write(2, b"x" * 100_000)
-    target[:] = bytes(reversed(source))
-
-@_task
-def rights(arguments, source, target):
-    got = []
-    for name, attempt in (("file", lambda: open("/etc/hostname")), ("socket", socket.socket), ("pipe", os.pipe)):
-        try:
-            attempt()
-        except OSError:
-            continue
-        got.append(name)
-    if resource.getrlimit(resource.RLIMIT_CORE) != (0, 0):
-        got.append("core")
-    if resource.getrlimit(resource.RLIMIT_FSIZE) != (0, 0):
-        got.append("files grow")
-    if any("SECRET" in name for name in os.environ):
-        got.append("environment")
-    if "onnxruntime" in sys.modules or "numpy" in sys.modules:
-        got.append("modules")
-    target[:] = ",".join(got).encode().ljust(len(target))
-
-def _speaker(words, stay=True):
-    """Says `words` instead of a reply, on the pipe for replies."""
-    def factory():
-        pipes = [int(n) for n in os.listdir("/proc/self/fd") if n.isdigit() and int(n) > 2]
-        pipes = [n for n in pipes if os.path.exists(f"/proc/self/fd/{n}")]
-        pipes = [n for n in pipes if os.readlink(f"/proc/self/fd/{n}").startswith("pipe:")]
-        def run(arguments, source, target):
-            os.write(pipes[0], words)
-            time.sleep(60)
-        return run
-    return factory
-
-garbage = _speaker(b"\\xff" * 16)
-too_short = _speaker(b"EHre\\1")
-too_long = _speaker(b"EHre" * 400)
-other_number = _speaker(b"EHre" + (77).to_bytes(4, "little") + b"\\1\\0\\0\\0" + (10).to_bytes(4, "little"))
-other_length = _speaker(b"EHre" + (1).to_bytes(4, "little") + b"\\1\\0\\0\\0" + (11).to_bytes(4, "little"))
-other_status = _speaker(b"EHre" + (1).to_bytes(4, "little") + b"\\11\\0\\0\\0" + (10).to_bytes(4, "little"))
-
-def shrink():
-    """Tries to pull the shared memory away from under the parent."""
-    links = [(n, f"/proc/self/fd/{n}") for n in range(3, 50) if os.path.exists(f"/proc/self/fd/{n}")]
-    segment = os.dup(next(n for n, link in links if "memfd" in os.readlink(link)))
-    def run(arguments, source, target):
-        try:
-            os.ftruncate(segment, 0)
-        except PermissionError:
-            target[:] = b"it held ..."[:len(target)]
-    return run
-
-def leak():
-    kept = []
-    def run(arguments, source, target):
-        kept.append(bytearray(20 * 2**20))
-        target[:] = os.getpid().to_bytes(8, "little")
-    return run
-
-def closes_its_pipe():
-    def run(arguments, source, target):
-        os.closerange(3, 100)
-        time.sleep(60)
-    return run
-
-def forks():
-    def run(arguments, source, target):
-        if os.fork() == 0:
-            time.sleep(60)
-        os.kill(os.getpid(), signal.SIGSEGV)
-    return run
-
-def forks_quietly():
-    def run(arguments, source, target):
-        if os.fork() == 0:
-            os.closerange(0, 100)
-            time.sleep(60)
-        os._exit(0)
-    return run
-
-def broken():
-    import a_library_that_is_not_there
-
-def dies():
-    os._exit(3)
-'''
+MISCHIEF = Path(__file__).parent / "children"
+"""Where the module is that has the tasks."""
 
 
 @pytest.fixture(autouse=True)
-def tasks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "mischief.py").write_text(TASKS)
-    monkeypatch.syspath_prepend(tmp_path)
+def tasks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(MISCHIEF)
 
 
 @pytest.fixture
@@ -252,51 +117,6 @@ def test_jobs_run_side_by_side(pool: Pool) -> None:
     assert {int.from_bytes(out, "little") for out in outs} == set(pool.children)
 
 
-@pytest.mark.parametrize(
-    ("task", "cause"),
-    [
-        ("crash", Cause.CRASH),
-        ("leave", Cause.CRASH),
-        ("sleep", Cause.TIME),
-        ("burn", Cause.CPU),
-        ("grow", Cause.MEMORY),
-        ("garbage", Cause.PROTOCOL),
-        ("too_short", Cause.PROTOCOL),
-        ("too_long", Cause.PROTOCOL),
-        ("other_number", Cause.PROTOCOL),
-        ("other_length", Cause.PROTOCOL),
-        ("other_status", Cause.PROTOCOL),
-        ("closes_its_pipe", Cause.PROTOCOL),
-    ],
-)
-def test_a_job_that_ruins_its_child_is_reported_and_the_pool_heals(pool: Pool, task: str, cause: Cause) -> None:
-    start = time.monotonic()
-    if task == "burn":
-        # CPU time is counted in whole seconds; the wall clock must not be first on a busy machine.
-        with Pool(source_bytes=BULK, target_bytes=BULK, limits=Limits(cpu_s=1, wall_s=20.0)) as patient:
-            assert lost(patient, task) is cause
-    else:
-        assert lost(pool, task) is cause
-    assert time.monotonic() - start < 20
-    heals(pool)
-
-
-@pytest.mark.parametrize("task", ["forks", "forks_quietly"])
-def test_what_a_child_starts_is_ended_with_it(pool: Pool, task: str) -> None:
-    """Only a superuser's child can start anything; where that keeps the pipe open, nobody waits for it for ever."""
-    with pytest.raises(ChildError):
-        pool.run(f"mischief:{task}", [job()])
-
-    def left() -> set[int]:
-        running = {int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()}
-        return {pid for pid in running if f"mischief:{task}'" in command(pid)} - set(pool.children)
-
-    patience = time.monotonic() + 10
-    while left() and time.monotonic() < patience:
-        time.sleep(0.02)
-    assert not left()
-
-
 def test_a_failure_ends_the_batch_and_spares_the_others_of_the_pool(pool: Pool) -> None:
     outs = [bytearray(10) for _ in range(30)]
     loaded = []
@@ -310,34 +130,6 @@ def test_a_failure_ends_the_batch_and_spares_the_others_of_the_pool(pool: Pool) 
     assert caught.value.detail == 7
     assert len(loaded) <= 3
     assert isinstance(caught.value, EdgehemError)
-
-
-def test_an_exception_says_nothing_of_its_text(pool: Pool) -> None:
-    with pytest.raises(JobFailedError) as caught:
-        pool.run("mischief:stumble", [job()])
-    assert caught.value.detail == 0
-    assert "patient" not in str(caught.value)
-
-
-def test_what_libraries_print_disturbs_nobody(pool: Pool, capfd: pytest.CaptureFixture[str]) -> None:
-    out = bytearray(10)
-    pool.run("mischief:chatty", [job(out=out)])
-    assert out == b"9876543210"
-    assert capfd.readouterr() == ("", "")
-
-
-def test_a_child_has_few_rights(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("EDGEHEM_SECRET", "key")
-    out = bytearray(100)
-    pool.run("mischief:rights", [job(out=out)])
-    assert out.strip() == b""
-
-
-@pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="sealed memory is Linux's")
-def test_a_child_cannot_take_the_shared_memory_away(pool: Pool) -> None:
-    out = bytearray(7)
-    pool.run("mischief:shrink", [job(out=out)])
-    assert out == b"it held"
 
 
 def test_a_child_that_leaks_is_replaced(pool: Pool) -> None:
@@ -398,36 +190,6 @@ def test_a_child_killed_at_work_by_somebody_else_is_replaced_once(pool: Pool) ->
     assert len(set(killed)) == 2
 
 
-def test_children_started_early_are_the_ones_that_work(pool: Pool) -> None:
-    pool.warm("mischief:backwards", 1)
-    (first,) = pool.children
-    pool.warm("mischief:backwards", 9)
-    pids = pool.children
-    assert first in pids and len(pids) == 2
-    heals(pool)
-    pool.warm("mischief:backwards", 2)
-    heals(pool)
-    assert pool.children == pids
-
-
-def test_children_started_early_that_are_killed_before_they_work(pool: Pool) -> None:
-    for _ in range(3):
-        pool.warm("mischief:backwards", 2)
-        for pid in pool.children:
-            os.kill(pid, signal.SIGKILL)
-        time.sleep(0.02)
-    heals(pool)
-
-
-@pytest.mark.parametrize("task", ["mischief:broken", "no_such_module:task"])
-def test_starting_early_what_cannot_start_is_said_with_the_first_job(pool: Pool, task: str) -> None:
-    pool.warm(task, 2)
-    time.sleep(0.2)
-    pool.warm(task, 2)
-    with pytest.raises(ChildUnavailableError):
-        pool.run(task, [job()])
-
-
 def test_fewer_children_than_wanted_do_all_the_work(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
     """The system has no process or descriptor left for a second one."""
     made: list[Child] = []
@@ -452,24 +214,6 @@ def test_a_job_that_no_child_has_room_for(pool: Pool) -> None:
     ):
         with pytest.raises(ValueError, match="larger"):
             pool.run("mischief:backwards", [wrong])
-
-
-def test_a_parent_that_ignores_signals(pool: Pool) -> None:
-    """What it ignores or blocks is inherited, and must not keep limits from ending a child."""
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGXCPU, signal.SIGCHLD)}
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGALRM, signal.SIGXCPU})
-    try:
-        with Pool(source_bytes=BULK, target_bytes=BULK, limits=Limits(cpu_s=1, wall_s=20.0), size=1) as patient:
-            heals(patient)
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            assert lost(patient, "burn") is Cause.CPU
-            signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-            heals(patient)
-            assert lost(patient, "crash") is Cause.CRASH
-    finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGALRM, signal.SIGXCPU})
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def test_a_source_that_cannot_be_loaded_reaches_the_caller(pool: Pool) -> None:
@@ -526,53 +270,11 @@ def test_a_fork_has_a_pool_of_its_own(pool: Pool) -> None:
     assert pool.children == pids
 
 
-@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-def test_a_fork_waits_until_a_child_is_made(pool: Pool) -> None:
-    """Pipes that nobody has noted yet would stay open in the fork."""
-    held = threading.Event()
-    made: list[bool] = []
-
-    def make() -> None:
-        with starting:
-            held.set()
-            time.sleep(0.2)
-            made.append(True)
-
-    maker = threading.Thread(target=make)
-    maker.start()
-    held.wait()
-    fork = os.fork()
-    if fork == 0:
-        os._exit(0 if made and starting.acquire(timeout=1) else 1)
-    assert os.waitstatus_to_exitcode(os.waitpid(fork, 0)[1]) == 0
-    maker.join()
-
-
-def test_a_service_without_standard_input_and_output(tmp_path: Path) -> None:
-    """The first descriptors it gets are 0, 1 and 2, which are replaced in every child."""
-    program = f"""
-import os, sys
-sys.path.insert(0, {str(tmp_path)!r})
-os.closerange(0, 3)
-from edgehem.supervise import Job, Pool
-out = bytearray(3)
-def load(source):
-    source[:3] = b"abc"
-    return 3
-with Pool(source_bytes=4096, target_bytes=4096, size=1) as pool:
-    pool.run("mischief:backwards", [Job(arguments=b"", load=load, out=memoryview(out))])
-open({str(tmp_path / "said")!r}, "wb").write(out)
-"""
-    done = subprocess.run([sys.executable, "-c", program], check=False)
-    assert done.returncode == 0
-    assert (tmp_path / "said").read_bytes() == b"cba"
-
-
 @pytest.mark.parametrize("end", ["returns", "forgets", "leaves a thread at work", "is killed", "is killed at work"])
-def test_no_child_outlives_its_parent(tmp_path: Path, end: str) -> None:
+def test_no_child_outlives_its_parent(end: str) -> None:
     program = f"""
 import os, sys, threading, time
-sys.path.insert(0, {str(tmp_path)!r})
+sys.path.insert(0, {str(MISCHIEF)!r})
 from edgehem.supervise import Job, Limits, Pool
 pool = Pool(source_bytes=4096, target_bytes=4096, size=2, limits=Limits(wall_s=1.0))
 jobs = [Job(arguments=b"", load=lambda source: 0, out=memoryview(bytearray(8))) for _ in range(4)]

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from edgehem.dicom.hu import sample, to_hu
+from edgehem.dicom.hu import AIR_HU, sample, to_hu
 from edgehem.errors import Code, Refusal
 from edgehem.volume import Volume
 
@@ -49,7 +49,7 @@ STEP_MM = 1.5
 _REACH_MM = 120.0
 """Length of a ray: half of the largest skull, and room for a centre that is off."""
 _MAX_SLICES = 64
-_CENTRE_STEP_MM = 2.0
+_CENTRE_STEP_MM = 3.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,21 +145,23 @@ def _along_rays(volume: Volume, slices: npt.NDArray[np.intp], centre: Float32) -
     rows, columns = volume.pixels.shape[1:]
     angle = np.arange(RAYS, dtype=np.float32) * (2 * np.pi / RAYS)
     radius = np.arange(0, _REACH_MM, STEP_MM, dtype=np.float32)
-    row_offset = np.outer(np.sin(angle), radius / row_mm).astype(np.float32)  # [ray, radius]
-    column_offset = np.outer(np.cos(angle), radius / column_mm).astype(np.float32)
-    row = np.rint(centre[:, 0, None, None] + row_offset).astype(np.int32)  # [Z, ray, radius]
-    column = np.rint(centre[:, 1, None, None] + column_offset).astype(np.int32)
-    off = (row < 0) | (row >= rows) | (column < 0) | (column >= columns)
-    row[off] = 0
-    column[off] = 0
-    stored = volume.pixels[slices[:, None, None], row, column]
+    down = np.rint(np.outer(np.sin(angle), radius / row_mm)).astype(np.intp)  # [ray, radius]
+    right = np.rint(np.outer(np.cos(angle), radius / column_mm)).astype(np.intp)
+    stored = np.empty((len(slices), *down.shape), volume.pixels.dtype)
+    off = np.empty(stored.shape, np.bool_)
+    for number, index in enumerate(slices):
+        row, column = down + int(centre[number, 0]), right + int(centre[number, 1])
+        off[number] = (row < 0) | (row >= rows) | (column < 0) | (column >= columns)
+        row *= columns
+        row += column
+        np.take(volume.pixels[index].reshape(-1), row, out=stored[number], mode="clip")
     hu = to_hu(stored, volume.slope[slices], volume.intercept[slices], volume.padding)
-    hu[off] = -1000.0
+    hu[off] = AIR_HU
     return hu
 
 
 def _bone_centres(volume: Volume, slices: npt.NDArray[np.intp]) -> Float32:
-    """Mean row and column of bone on each slice, float32 [Z, 2] pixels; the image's centre where there is none."""
+    """Mean row and column of bone on each slice, float32 [Z, 2] whole pixels; the middle where there is no bone."""
     rows, columns = volume.pixels.shape[1:]
     step = tuple(max(1, round(_CENTRE_STEP_MM / spacing)) for spacing in volume.pixel_spacing)
     bone = sample(volume, (step[0], step[1]), slices) > BONE_HU
@@ -171,4 +173,4 @@ def _bone_centres(volume: Volume, slices: npt.NDArray[np.intp]) -> Float32:
     some = np.maximum(total, 1)
     centre = np.stack([row / some, column / some], axis=1)
     centre[total == 0] = (rows / 2, columns / 2)
-    return np.asarray(centre, dtype=np.float32)
+    return np.asarray(np.rint(centre), dtype=np.float32)

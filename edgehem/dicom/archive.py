@@ -5,8 +5,8 @@ declared sizes are looked at first, to refuse a bomb before a byte is inflated, 
 member that does not start like DICOM is inflated no further than its first bytes.
 
 Members go to a folder and not to memory: slices are then read into their place like those of any other folder, and
-the memory of intake stays that of the volume. The folder is only for the user who runs edgehem; ``TMPDIR`` says where
-it is made, and a process that is killed can leave it there.
+the memory of intake stays that of the volume. ``TMPDIR`` says where the folder is made; what becomes of it when the
+process is killed is in :mod:`edgehem.dicom.private_folder`.
 
 References
 ----------
@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import io
 import stat
-import tempfile
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,6 +24,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 from edgehem.dicom.elements import MAGIC, PREAMBLE, looks_like_dicom
+from edgehem.dicom.private_folder import PrivateFolder, remove_leftovers
 from edgehem.errors import Code, Refusal
 
 MAX_MEMBERS = 4000
@@ -72,20 +72,23 @@ def unpacked(path: Path) -> Iterator[Path]:
     if not _is_zip(path):
         yield path
         return
-    with tempfile.TemporaryDirectory(prefix="edgehem-", ignore_cleanup_errors=True) as folder:
+    remove_leftovers()
+    try:
+        private = PrivateFolder()
+    except OSError:
+        raise _no_room() from None
+    with private as folder:
         try:
             with _CappedFile(path) as raw, zipfile.ZipFile(raw) as archive:
-                _unpack(archive, Path(folder))
+                _unpack(archive, folder)
         except (Refusal, MemoryError):
             raise
         except OSError:
-            raise Refusal(
-                Code.UNREADABLE, "The zip archive could not be unpacked: it is damaged, or the disk failed or is full."
-            ) from None
+            raise _no_room() from None
         except Exception:
             # zipfile answers hostile bytes with half a dozen exceptions, and their texts quote names of members.
             raise Refusal(Code.UNREADABLE, "The zip archive is damaged or cut off; send it again.") from None
-        yield Path(folder)
+        yield folder
 
 
 def _is_zip(path: Path) -> bool:
@@ -176,3 +179,9 @@ def _copy(packed: IO[bytes], out: IO[bytes], limit: int) -> int:
 
 def _too_large() -> Refusal:
     return Refusal(Code.TOO_LARGE, "The zip archive holds more than 2 GiB, or one file of more than 1 GiB.")
+
+
+def _no_room() -> Refusal:
+    return Refusal(
+        Code.UNREADABLE, "The zip archive could not be unpacked: it is damaged, or the disk failed or is full."
+    )

@@ -123,24 +123,6 @@ def refuse_unsupported(syntax: str) -> None:
         raise _no_decoder()
 
 
-def warm(syntax: str, images: int) -> None:
-    """Start the children that will decode images, and do not wait: a decoder takes 0.03 to 0.1 s to be imported.
-
-    Nothing happens, and nothing is raised, where there is nothing to decode or no way to do it;
-    :func:`refuse_unsupported` and :func:`decode_frames` say so.
-
-    Parameters
-    ----------
-    syntax : str
-        Transfer syntax, compressed or not.
-    images : int
-        How many there may be; more children than images, or than CPUs, are not started.
-    """
-    decoder = next((decoder for decoder in DECODERS.get(syntax, ()) if decoder.installed), None)
-    if decoder is not None:
-        _pool().warm(decoder.task, images)
-
-
 def decode_frames(frames: Sequence[Frame]) -> None:
     """Decode compressed images, as many at a time as there are CPUs.
 

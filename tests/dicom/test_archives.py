@@ -73,7 +73,7 @@ def test_the_private_folder_is_private(files, target, unpacked_into):
     seen = []
     with archive.unpacked(pack(target, slices(files))) as place:
         seen = [stat.S_IMODE(place.stat().st_mode), len(list(place.iterdir()))]
-        assert place.parent == unpacked_into
+        assert place.parent.parent == unpacked_into and stat.S_IMODE(place.parent.stat().st_mode) == 0o700
     assert seen == [0o700, len(files)]
 
 
@@ -255,6 +255,11 @@ def test_no_room_left(files, target, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(archive, "_copy", full)
+    assert refusal(pack(target, slices(files))).code is Code.UNREADABLE
+
+
+def test_no_folder_can_be_made(files, target, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
     assert refusal(pack(target, slices(files))).code is Code.UNREADABLE
 
 

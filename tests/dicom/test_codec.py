@@ -227,20 +227,6 @@ def test_htj2k_in_the_order_of_resolutions(frame: Callable[..., Frame], tail: st
         assert "header says" in refusal(frame(value_of(lossy), ROOT + tail, rows=24, columns=20)).reason
 
 
-def test_children_are_started_before_there_is_work(frame: Callable[..., Frame]) -> None:
-    image = picture(16, 16, True)
-    codec._pool().close()
-    codec.warm(ROOT + "1", 40)
-    codec.warm(ROOT + "4.50", 40)
-    codec.warm(RLE, 0)
-    assert codec._pool().children == ()
-    codec.warm(RLE, 1)
-    pids = codec._pool().children
-    assert len(pids) == 1
-    assert np.array_equal(decoded(frame(value_of(encode_rle(image, 16)), RLE)), image)
-    assert codec._pool().children == pids
-
-
 def test_lossy_values_are_near(frame: Callable[..., Frame]) -> None:
     image = picture(16, 12, False)
     form = fields_of("12 bit unsigned")

@@ -6,13 +6,16 @@ runs them all; docs/intake.md is made from this list.
 
 from defects import (  # noqa: F401 - they fill the registry
     files,
+    frame_types,
     frames,
     geometry,
     head,
     hounsfield,
     media,
+    parts,
     pixels,
     real,
+    records,
     series,
 )
 from defects.given import REGISTRY, Defect, Given
