@@ -54,7 +54,7 @@ bundle:
 	edgehem train hemorrhagenet --data phantom-heads:400:1 --out runs/first.pt
 	edgehem train hemorrhagenet --data phantom-thick:110:4 --init runs/first.pt --out $(RUN).pt --seed 1
 	rm -rf $(RUN)
-	edgehem export $(RUN).pt --system hemorrhagenet --out $(RUN) --calibration phantoms:240:2
-	edgehem quantize $(RUN) --calibration phantoms:240:2 --evaluate phantoms:200:3
+	edgehem export $(RUN).pt --system hemorrhagenet --out $(RUN) --calibration phantoms:240:2 --int8 \
+		--evaluate phantoms:200:3
 	rm -rf edgehem/bundles/hemorrhagenet
 	cp -r $(RUN) edgehem/bundles/hemorrhagenet

@@ -35,6 +35,7 @@ EXIT_NO_RESULT = 3
 EXIT_INTERRUPTED = 130
 EXIT_TOLD_TO_STOP = 128 + signal.SIGTERM
 
+BACKENDS = ("auto", "onnxruntime", "openvino")
 DEFAULT_BUNDLE = "hemorrhagenet"
 SUBTYPES = ("epidural", "intraparenchymal", "intraventricular", "subarachnoid", "subdural")
 BENCH_HELP = "Measure speed on this machine."
@@ -153,10 +154,19 @@ def export(arguments: argparse.Namespace) -> int:
 
         commands.export(
             arguments.checkpoint,
-            system=arguments.system,
             out=arguments.out,
+            system=arguments.system,
+            interface=arguments.interface,
+            target=arguments.factory,
+            arguments=arguments.set,
+            look_here=arguments.here,
+            weights=arguments.weights,
+            prefix=arguments.prefix,
             calibration=arguments.calibration,
             trained_on=arguments.trained_on,
+            int8=arguments.int8,
+            held_out=arguments.evaluate,
+            key=arguments.sign,
         )
     return EXIT_DONE
 
@@ -166,7 +176,25 @@ def quantize(arguments: argparse.Namespace) -> int:
     with _export_extra("quantization"):
         from edgehem.export import commands
 
-        commands.quantize(arguments.bundle, calibration=arguments.calibration, held_out=arguments.evaluate)
+        if arguments.bundle.suffix == ".onnx":
+            if arguments.out is None or arguments.evaluate:
+                raise UsageError("an ONNX file needs --out DIR, and is judged by numbers alone (no --evaluate)")
+            commands.quantize_onnx(
+                arguments.bundle,
+                data=Path(arguments.calibration),
+                out=arguments.out,
+                kinds=arguments.operators,
+                least_db=arguments.least_db,
+                seed=arguments.seed,
+            )
+            return EXIT_DONE
+        commands.quantize(
+            arguments.bundle,
+            calibration=arguments.calibration,
+            held_out=arguments.evaluate,
+            max_drop=arguments.max_drop,
+            seed=arguments.seed,
+        )
     return EXIT_DONE
 
 
@@ -176,6 +204,41 @@ def evaluate(arguments: argparse.Namespace) -> int:
         from edgehem.export import commands
 
         print(commands.evaluate(arguments.bundle, arguments.data, record=arguments.record))
+    return EXIT_DONE
+
+
+def keys(arguments: argparse.Namespace) -> int:
+    """``edgehem keys``: a key pair to sign bundles with."""
+    from edgehem.keys import make_keys
+
+    print(make_keys(arguments.private))
+    return EXIT_DONE
+
+
+def sign(arguments: argparse.Namespace) -> int:
+    """``edgehem sign``: a bundle vouched for by a private key."""
+    from edgehem.signing import sign_bundle
+
+    print(sign_bundle(arguments.bundle, arguments.key, serial=arguments.serial))
+    return EXIT_DONE
+
+
+def verify(arguments: argparse.Namespace) -> int:
+    """``edgehem verify``: every file of a bundle, and who signed it."""
+    from edgehem.signing import verify_bundle
+
+    checked = verify_bundle(arguments.bundle, arguments.key, allow_older=arguments.allow_older, accept=arguments.accept)
+    print(checked.text().rstrip("\n"))
+    return EXIT_DONE
+
+
+def compile(arguments: argparse.Namespace) -> int:
+    """``edgehem compile``: the fastest engine and graph of a bundle that stay true on this machine."""
+    from edgehem.bundle import find
+    from edgehem.export.compile import compile_bundle, document, table
+
+    record = compile_bundle(find(arguments.bundle), backend=arguments.backend, rounds=arguments.rounds, say=_say)
+    print((document(record) if arguments.json else table(record)).rstrip("\n"), flush=True)
     return EXIT_DONE
 
 
@@ -265,6 +328,8 @@ def build_parser() -> argparse.ArgumentParser:
     _add_export(command(export, "Turn a checkpoint into a bundle of ONNX graphs ([export] extra)."))
     _add_quantize(command(quantize, "Add INT8 graphs to a bundle ([export] extra)."))
     _add_evaluate(command(evaluate, "Judge a bundle on labelled studies ([export] extra)."))
+    _add_trust(command)
+    _add_compile(command(compile, "Measure every engine and precision here; keep the fastest that stays true."))
     _add_bench(commands.add_parser("bench", help=BENCH_HELP, description=BENCH_HELP))
     sub = command(doctor, "Say what this machine can run, and why not the rest.")
     sub.add_argument("--json", action="store_true", help="print one JSON object instead of text")
@@ -274,7 +339,7 @@ def build_parser() -> argparse.ArgumentParser:
 def _add_triage(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("study", metavar="STUDY", type=Path, help="a folder (searched with its subfolders) or a file")
     parser.add_argument("--bundle", default=DEFAULT_BUNDLE, help="a shipped bundle's name, or a path (%(default)s)")
-    parser.add_argument("--backend", choices=("auto", "onnxruntime"), default="auto", help="engine (%(default)s)")
+    parser.add_argument("--backend", choices=BACKENDS, default="auto", help="engine (%(default)s)")
     parser.add_argument("--precision", choices=("auto", "fp32", "int8"), default="auto", help="graph (%(default)s)")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of text")
     parser.add_argument(
@@ -316,8 +381,17 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_export(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("checkpoint", metavar="CHECKPOINT", type=Path)
-    parser.add_argument("--system", metavar="SYSTEM", required=True)
+    parser.add_argument("checkpoint", metavar="CHECKPOINT", type=Path, help=".pt, .pth, .ckpt, .safetensors, or .onnx")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--system", metavar="SYSTEM", help="a system of edgehem's own")
+    what.add_argument(
+        "--interface", metavar="FILE", type=Path, help="what a network of one's own reads and answers; docs/export.md"
+    )
+    parser.add_argument("--factory", metavar="MODULE:NAME", help="what makes a network of one's own")
+    parser.add_argument("--set", metavar="NAME=VALUE", action="append", default=[], help="an argument of it")
+    parser.add_argument("--here", action="store_true", help="look for its module in the current directory, too")
+    parser.add_argument("--weights", metavar="WHICH", help="raw or ema, or the entry of the file that holds them")
+    parser.add_argument("--prefix", metavar="TEXT", help="what stands before the network's names in the file")
     parser.add_argument("--out", metavar="BUNDLE", type=Path, required=True)
     parser.add_argument(
         "--calibration", metavar="SOURCE", help=f"studies to set operating point and calibration on: {SOURCE_HELP}"
@@ -327,22 +401,62 @@ def _add_export(parser: argparse.ArgumentParser) -> None:
         choices=("patients", "phantoms"),
         help="what the weights come from; with phantoms every output says so. Known where the training record says it",
     )
+    parser.add_argument("--int8", action="store_true", help="also add INT8 graphs, as edgehem quantize does")
+    parser.add_argument("--evaluate", metavar="SOURCE", help="held-out studies to judge FP32 and INT8 on")
+    parser.add_argument("--sign", metavar="PRIVATE", type=Path, help="sign the bundle with this key ([sign] extra)")
 
 
 def _add_quantize(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("bundle", metavar="BUNDLE", type=Path)
+    parser.add_argument("bundle", metavar="BUNDLE", type=Path, help="a bundle's folder, or any ONNX file")
     parser.add_argument(
-        "--calibration", metavar="SOURCE", required=True, help=f"studies to set the ranges with: {SOURCE_HELP}"
+        "--calibration",
+        metavar="SOURCE",
+        required=True,
+        help=f"studies to take ranges from and to choose by: {SOURCE_HELP}; for an ONNX file a folder of .npz inputs",
     )
+    parser.add_argument("--out", metavar="DIR", type=Path, help="for an ONNX file: where the graphs are written")
+    parser.add_argument(
+        "--operators", metavar="KIND", nargs="+", default=["Conv"], help="for an ONNX file: Conv, Gemm, MatMul"
+    )
+    parser.add_argument("--least-db", metavar="DB", type=_length, help="for an ONNX file: least SQNR of an output (15)")
     parser.add_argument(
         "--evaluate", metavar="SOURCE", help="held-out studies to judge FP32 and INT8 on; recorded in the bundle"
     )
+    parser.add_argument("--max-drop", metavar="X", type=_length, help="of the AUC that INT8 may cost (0.005)")
+    parser.add_argument("--seed", metavar="N", type=_natural, default=0, help="of the split of studies (%(default)s)")
 
 
 def _add_evaluate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("data", metavar="SOURCE", help=SOURCE_HELP)
     parser.add_argument("--bundle", default=DEFAULT_BUNDLE, help="a shipped bundle's name, or a path (%(default)s)")
     parser.add_argument("--record", action="store_true", help="write the figures into the bundle")
+
+
+def _add_compile(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("bundle", metavar="BUNDLE", help="a shipped bundle's name, or a path")
+    parser.add_argument(
+        "--backend", choices=BACKENDS, default="auto", help="the only engine that may be chosen (%(default)s: any)"
+    )
+    parser.add_argument("--rounds", metavar="N", type=_positive, default=15, help="times each is run (%(default)s)")
+    parser.add_argument("--json", action="store_true", help="print the device file instead of a table")
+
+
+def _add_trust(command: Callable[..., argparse.ArgumentParser]) -> None:
+    sub = command(keys, "Make a key pair to sign bundles with ([sign] extra).")
+    sub.add_argument(
+        "private", metavar="PRIVATE", type=Path, help="the private key's file; the public one lies beside it"
+    )
+    sub = command(sign, "Sign a bundle ([sign] extra).")
+    sub.add_argument("bundle", metavar="BUNDLE", type=Path)
+    sub.add_argument("--key", metavar="PRIVATE", type=Path, required=True, help="PEM, Ed25519; see docs/trust.md")
+    sub.add_argument(
+        "--serial", metavar="N", type=_positive, help="the bundle's number, which devices never go back from"
+    )
+    sub = command(verify, "Check every file of a bundle, and its signature ([sign] extra where there is one).")
+    sub.add_argument("bundle", metavar="BUNDLE", help="a shipped bundle's name, or a path")
+    sub.add_argument("--key", metavar="PUBLIC", type=Path, help="who must have signed it; else $EDGEHEM_TRUST says")
+    sub.add_argument("--accept", action="store_true", help="also raise this device's mark, as loading it would")
+    sub.add_argument("--allow-older", action="store_true", help="pass one that is older than the device's mark")
 
 
 def _add_bench(parser: argparse.ArgumentParser) -> None:

@@ -21,9 +21,9 @@ REQUIRED = ("numpy", "pydicom", "onnxruntime", "msgspec")
 BRINGS = {
     "report": "pictures of the key slices (key_slices.png)",
     "codecs": "decoders for compressed DICOM (JPEG lossless, JPEG-LS, JPEG 2000, HTJ2K)",
-    "cpu": "nothing yet: held for the OpenVINO engine",
+    "cpu": "the OpenVINO engine, which reads INT8 graphs several times as fast",
     "tensorrt": "nothing yet: held for the TensorRT engine",
-    "sign": "nothing yet: held for signed bundles",
+    "sign": "sign and verify: bundles that a device can hold to their maker",
     "ecg": "nothing yet: held for ECG input",
     "serve": "nothing yet: held for the scanner-side service",
     "batch": "nothing yet: held for cohorts on many machines",
@@ -106,6 +106,7 @@ def examine() -> dict[str, Any]:
         "cpus": _cpus(),
         "packages": {name: version_of(name) for name in REQUIRED},
         "onnxruntime": _onnxruntime(),
+        "engines": _engines(),
         "kernels": _kernels(),
         "bundles": _bundles(),
         "extras": _extras(),
@@ -125,6 +126,15 @@ def render_examination(examination: dict[str, Any]) -> str:
     unused = [name for name in engine["providers"] if name != USED_PROVIDER]
     aside = f" (listed by this build, never used: {', '.join(unused)})" if unused else ""
     engines = [_line(engine["ready"], "onnxruntime", engine["why_not"] or USED_PROVIDER + aside)]
+    engines += [
+        _line(
+            not found["why_not"],
+            found["name"],
+            found["why_not"] or ", ".join([found["version"], *found["arithmetics"]]),
+        )
+        for found in examination["engines"]
+        if found["name"] != "onnxruntime"
+    ]
     kernels = [_line(entry["ready"], entry["name"], entry["detail"]) for entry in examination["kernels"]["candidates"]]
     kernels.append(_who_runs(examination["kernels"]))
     bundles = [
@@ -183,6 +193,20 @@ def _onnxruntime() -> dict[str, Any]:
         return {"ready": False, "providers": [], "why_not": f"cannot be imported: {type(error).__name__}"}
     ready = USED_PROVIDER in providers
     return {"ready": ready, "providers": providers, "why_not": "" if ready else f"has no {USED_PROVIDER}"}
+
+
+def _engines() -> list[dict[str, Any]]:
+    """Every engine: its version and arithmetics, or why it cannot be used."""
+    try:
+        from edgehem.backends import engines
+    except ImportError:
+        return []  # a needed package is missing, which is said there
+    found = []
+    for engine in engines():
+        why_not = engine.missing()
+        arithmetics = [] if why_not else list(engine.arithmetics())
+        found.append({"name": engine.name, "version": engine.version(), "arithmetics": arithmetics, "why_not": why_not})
+    return found
 
 
 def _kernels() -> dict[str, Any]:

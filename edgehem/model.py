@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -12,17 +13,27 @@ import numpy as np
 import numpy.typing as npt
 
 from edgehem import kernels
-from edgehem.backends import choose
-from edgehem.bundle import Bundle, find
+from edgehem.backends import Options, Session, choose
+from edgehem.bundle import Bundle, Graph, find
 from edgehem.decide import decide
+from edgehem.device import choice
 from edgehem.dicom import Study, read_study
-from edgehem.errors import BundleError, Refusal
+from edgehem.errors import BackendError, BundleError, Refusal
 from edgehem.evidence import key_slices
 from edgehem.preprocess import coverage_notes, prepare
-from edgehem.result import BundleInfo, Note, Result, Verdict
+from edgehem.result import BundleInfo, KeySlice, Note, Result, Verdict
+
+_log = logging.getLogger(__name__)
 
 
-def load(bundle: str | Path = "hemorrhagenet", *, backend: str = "auto", precision: str = "auto") -> Model:
+def load(
+    bundle: str | Path = "hemorrhagenet",
+    *,
+    backend: str = "auto",
+    precision: str = "auto",
+    trust: str | Path | None = None,
+    allow_older: bool = False,
+) -> Model:
     """Load a model.
 
     Parameters
@@ -32,7 +43,13 @@ def load(bundle: str | Path = "hemorrhagenet", *, backend: str = "auto", precisi
     backend : str
         ``auto`` or an engine's name. A named engine that is absent is an error.
     precision : str
-        ``auto`` (what the bundle measured as best for the engine), ``fp32`` or ``int8``.
+        ``auto``, ``fp32`` or ``int8``. What is left to ``auto`` is what ``edgehem compile`` measured as the fastest on
+        this machine; where it was not run, ONNX Runtime and the bundle's own default.
+    trust : str or Path, optional
+        Folder of the public keys whose bundles this device runs; ``$EDGEHEM_TRUST`` by default. Without one, unsigned
+        bundles run, too.
+    allow_older : bool
+        Run a bundle that is older than one this device has run.
 
     Returns
     -------
@@ -42,8 +59,12 @@ def load(bundle: str | Path = "hemorrhagenet", *, backend: str = "auto", precisi
     Raises
     ------
     BundleError, BackendError
+    UsageError
+        If the trust store is not one.
+    MissingExtraError
+        If a signature must be checked, and ``[sign]`` is not installed.
     """
-    return Model(find(bundle), backend=backend, precision=precision)
+    return Model(find(bundle, trust=trust, allow_older=allow_older), backend=backend, precision=precision)
 
 
 def triage(path: str | Path, bundle: str | Path = "hemorrhagenet", *, backend: str = "auto") -> Result:
@@ -63,20 +84,19 @@ class Model:
 
     def __init__(self, bundle: Bundle, *, backend: str = "auto", precision: str = "auto") -> None:
         manifest = bundle.manifest
-        engine = choose(backend)
-        if precision == "auto":
-            precision = manifest.default_precision.get(engine.name, "fp32")
-        graph = bundle.graph(precision)
         self.bundle = bundle
         self._local = threading.local()
-        self._session = engine.open(bundle.read(graph))
+        engine, graph, options, self._session = _opened(bundle, backend, precision)
+        bundle.accept()  # from now on, this device refuses older ones
         self.info = BundleInfo(
             name=manifest.name,
             version=manifest.version,
             sha256=bundle.sha256,
             precision=graph.precision,
-            backend=engine.name,
+            arithmetic=options.arithmetic,
+            backend=engine,
             demonstration=manifest.demonstration,
+            signed_by=bundle.signed_by,
         )
 
     def triage_path(self, path: Path) -> tuple[Result, Study | None]:
@@ -137,13 +157,16 @@ class Model:
             return self._no_result(refusal, clock.finish(), study)
         with clock.stage("infer"):
             inputs = {"image": prepared.tensor, "valid": prepared.valid}
-            outputs = self._session.run({manifest.inputs[kind]: array for kind, array in inputs.items()})
+            outputs = self._session.run({name: inputs[kind] for kind, name in manifest.inputs.items()})
         with clock.stage("decide"):
             head = manifest.heads[0]
             evidence = manifest.evidence
-            logits, attention, blood = _first(outputs, head.output, evidence.attention, evidence.blood_map)
+            (logits,) = _first(outputs, head.output)
             findings, doubts = decide(logits, head)
-            keys = key_slices(study.volume, prepared.target, attention, blood)
+            keys: tuple[KeySlice, ...] = ()
+            if evidence is not None:
+                attention, blood = _first(outputs, evidence.attention, evidence.blood_map)
+                keys = key_slices(study.volume, prepared.target, attention, blood)
             notes = (*notes, *doubts)
         return Result(
             system=manifest.system,
@@ -178,6 +201,27 @@ class Model:
             bundle=self.info,
             input=study.info if study else None,
         )
+
+
+def _opened(bundle: Bundle, backend: str, precision: str) -> tuple[str, Graph, Options, Session]:
+    """Open what was measured as the fastest here (``edgehem compile``), else what the bundle names for the engine."""
+    manifest = bundle.manifest
+    measured = choice(bundle, backend=backend, precision=precision)
+    if measured is not None:
+        graph = next(graph for graph in manifest.graphs if graph.file == measured.graph)
+        content = bundle.read(graph)
+        try:
+            engine = choose(measured.engine)
+            return engine.name, graph, measured.options, engine.open(content, measured.options)
+        except BackendError as error:
+            if backend != "auto":
+                raise
+            _log.warning("What was measured as the fastest here does not run: %s. Run edgehem compile again.", error)
+    engine = choose(backend)
+    if precision == "auto":
+        precision = manifest.default_precision.get(engine.name, "fp32")
+    graph, options = bundle.graph(precision, engine.forms), Options()
+    return engine.name, graph, options, engine.open(bundle.read(graph), options)
 
 
 def _first(outputs: Mapping[str, npt.NDArray[np.float32]], *names: str) -> Iterator[npt.NDArray[np.float32]]:

@@ -61,14 +61,17 @@ class KeySlice(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class BundleInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """Which model answered, and how it ran."""
+    """Which model answered, and how it ran. ``signed_by`` is the checked key's fingerprint, if it was checked."""
 
     name: str
     version: str
     sha256: str
     precision: str
+    arithmetic: str = "f32"
+    """What the graph's float operators were computed in."""
     backend: str
     demonstration: bool
+    signed_by: str | None = None
 
 
 class InputInfo(msgspec.Struct, frozen=True, kw_only=True):

@@ -4,29 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
+import textwrap
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from edgehem.bundle import MANIFEST, SCHEMA, Bundle, Evidence, Graph, Head, Manifest
+from edgehem.bundle import MANIFEST, SCHEMA, Bundle, Graph, Head, Manifest, check_names, contents
+from edgehem.durable import remove, sync, sync_folder, write_whole
 from edgehem.export.evaluate import spell_figure
-from edgehem.preprocess import PreprocessSpec
+from edgehem.export.interface import Interface
+from edgehem.signature import SIGNATURE
 
 CARD = "MODEL_CARD.md"
-INTENDED_USE = (
-    "Triage of non-contrast adult head CT for intracranial hemorrhage, in parallel to the standard of care. "
-    "Not a medical device; for research and integration."
-)
+CARD_WIDTH = 116
 
 
 def write_atomic(path: Path, data: bytes) -> None:
-    """Write a file so that it is there whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.part")
-    temporary.write_bytes(data)
-    os.replace(temporary, path)  # noqa: PTH105 - atomic by contract
+    """Write a file so that it is there whole or not at all, also after a power cut; see :mod:`edgehem.durable`."""
+    write_whole(path, data)
 
 
 def write_record(folder: Path, name: str, record: dict[str, Any]) -> None:
@@ -41,48 +37,54 @@ def graph_entry(folder: Path, file: str, precision: str, form: str) -> Graph:
 
 
 def new_manifest(
+    interface: Interface,
     *,
     name: str,
     version: str,
     graph: Graph,
     head: Head,
-    spec: PreprocessSpec,
     demonstration: bool,
     provenance: dict[str, Any],
 ) -> Manifest:
-    """The manifest of a HemorrhageNet bundle with its float graph."""
+    """The manifest of a bundle with its float graph."""
     return Manifest(
         schema=SCHEMA,
         name=name,
         version=version,
-        system="hemorrhagenet",
-        intended_use=INTENDED_USE,
+        system=interface.system,
+        intended_use=interface.intended_use,
         demonstration=demonstration,
-        preprocess=spec,
-        inputs={"image": "image", "valid": "valid"},
+        preprocess=interface.preprocess,
+        inputs=interface.inputs,
         graphs=(graph,),
         default_precision={"onnxruntime": "fp32"},
         heads=(head,),
-        evidence=Evidence(attention="attention", blood_map="blood_map"),
-        provenance=provenance,
+        evidence=interface.evidence,
+        provenance={**provenance, "architecture": interface.architecture},
     )
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> Bundle:
     """Write the model card and the manifest with the hashes of all other files, and open the result.
 
+    The manifest comes last, once everything it names is on the disk: a process that is killed leaves the old manifest,
+    beside files that it names or refuses, or the new one. A signature goes first, since it is of the old manifest.
+
     Raises
     ------
     BundleError
-        If what was written does not verify.
+        If a file's name cannot be in a bundle, or what was written does not verify.
     """
-    write_atomic(folder / CARD, model_card(manifest).encode())
     graphs = {graph.file for graph in manifest.graphs}
-    others = {
-        name: hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name != MANIFEST and (name := path.relative_to(folder).as_posix()) not in graphs
-    }
+    names = {CARD, *contents(folder)} - {MANIFEST, SIGNATURE} - graphs
+    check_names([*graphs, *names])  # before anything is changed
+    remove(folder / SIGNATURE)
+    write_atomic(folder / CARD, model_card(manifest).encode())
+    others = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in sorted(names)}
+    for name in (*graphs, *others):
+        sync(folder / name)
+    for place in {(folder / name).parent for name in (*graphs, *others)}:
+        sync_folder(place)
     complete = msgspec.structs.replace(manifest, files=others)
     write_atomic(folder / MANIFEST, msgspec.json.format(msgspec.json.encode(complete), indent=1) + b"\n")
     bundle = Bundle(folder)
@@ -100,11 +102,9 @@ def model_card(manifest: Manifest) -> str:
             "about any patient, and no figure below is evidence of clinical accuracy.",
             "",
         ]
+    if architecture := manifest.provenance.get("architecture"):
+        lines += [*textwrap.wrap(f"Architecture: {architecture}", CARD_WIDTH), ""]
     lines += [
-        "Architecture: 2.5D slice encoder (plain convolutions, ReLU, channel shift between neighbouring slices) with",
-        "attention over slices: our own compact design for the imaging path of HemorrhageNet (Mao & Wang, Front Neurol",
-        "2026, 10.3389/fneur.2026.1725732), whose layer sizes, code and weights are not public.",
-        "",
         f"Input: {spec.shape[0]} planes of {spec.shape[1]} × {spec.shape[2]} pixels, "
         f"{' × '.join(f'{mm:g}' for mm in spec.spacing_mm)} mm, LPS, hung from the vertex; windows (level/width): "
         + ", ".join(f"{level:g}/{width:g}" for level, width in spec.windows)

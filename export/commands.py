@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,22 +19,27 @@ from edgehem.errors import BudgetError, UsageError
 from edgehem.export import bundling
 from edgehem.export import evaluate as judging
 from edgehem.export.calibrate import fit_rules
+from edgehem.export.factory import arguments_of
+from edgehem.export.graph import take_onnx
+from edgehem.export.int8.judge import Budget
+from edgehem.export.interface import SYSTEMS, Interface, float_graph
+from edgehem.export.interface import read as read_interface
 from edgehem.export.progress import say
-from edgehem.export.quantize import network_input
+from edgehem.export.quantize import Studies, quantize_file
 from edgehem.export.quantize import quantize as quantize_graph
 from edgehem.export.samples import Cache
 from edgehem.export.sources import open_source
-from edgehem.export.to_onnx import load_checkpoint, to_onnx
+from edgehem.export.to_onnx import load_checkpoint
 from edgehem.export.train import REFINE, Settings
 from edgehem.export.train import train as train_network
 from edgehem.machine import usable_cpus
-from edgehem.phantom.cases import LABELS
-from edgehem.preprocess import CANONICAL, PreprocessSpec
+from edgehem.preprocess import CANONICAL
+from edgehem.signing import sign_bundle
 
-SYSTEMS = ("hemorrhagenet",)
+FLOAT = "fp32.onnx"
 BUNDLE_VERSION = "0.1.0"
-FLIP_BUDGET, SHIFT_BUDGET = 0.01, 0.1
-"""INT8 against FP32 on labelled studies: share of decisions of "any" that may flip, worst shift of its probability."""
+INT8_BUDGET = Budget()
+"""INT8 against FP32 on labelled studies."""
 
 
 def train(
@@ -53,69 +58,117 @@ def train(
 
 
 def export(
-    checkpoint: Path, *, system: str, out: Path, calibration: str | None = None, trained_on: str | None = None
+    source: Path,
+    *,
+    out: Path,
+    system: str | None = None,
+    interface: Path | None = None,
+    target: str | None = None,
+    arguments: Sequence[str] = (),
+    look_here: bool = False,
+    weights: str | None = None,
+    prefix: str | None = None,
+    calibration: str | None = None,
+    trained_on: str | None = None,
+    int8: bool = False,
+    held_out: str | None = None,
+    key: Path | None = None,
 ) -> None:
-    """Make a bundle of a checkpoint; see ``edgehem export --help``."""
-    _check_system(system)
+    """Make a bundle of a checkpoint or an ONNX; see ``edgehem export --help``."""
+    described = _described(system, interface)
     if (out / MANIFEST).exists():
         raise UsageError(f"{out} is a bundle already; remove it or choose another folder")
-    demonstration = _is_demonstration(checkpoint, trained_on)
-    spec = CANONICAL
-    model = load_checkpoint(checkpoint, spec)
-    record = to_onnx(model, spec, out / "fp32.onnx")
+    if int8 and not calibration:
+        raise UsageError("--int8 needs --calibration: studies to take ranges from, and to choose by")
+    demonstration = _is_demonstration(source, trained_on)
+    record = float_graph(
+        source,
+        described,
+        out / FLOAT,
+        target=target,
+        arguments=arguments_of(arguments),
+        folder=Path.cwd() if look_here else None,
+        weights=weights,
+        prefix=prefix,
+    )
     bundling.write_record(out, "export", record)
-    say(f"fp32.onnx: {record['nodes']} nodes, worst difference from torch {max(record['parity'].values()):.1e}")
-    head, provenance = _plain_head(), _provenance(checkpoint, out)
+    worst = f", worst difference from torch {max(record['parity'].values()):.1e}" if "parity" in record else ""
+    say(f"{FLOAT}: {record['nodes']} nodes{worst}")
+    head, provenance = _plain_head(described), _provenance(source, out)
     if calibration:
         cache = _calibration_cache(calibration, out)
-        logits = cached_logits(out / "fp32.onnx", cache, spec)
-        head = fit_rules(logits.astype(np.float64), cache.labels)
+        logits = cached_logits(out / FLOAT, cache, described)
+        head = fit_rules(logits.astype(np.float64), cache.labels, output=described.head)
         provenance["calibration"] = cache.record
         bundling.write_record(out, "calibration", {"data": cache.record, "rules": msgspec.to_builtins(head.rules)})
     else:
         say("no --calibration: probabilities are the network's own, and the operating point is 0.5")
     manifest = bundling.new_manifest(
+        described,
         name=out.resolve().name,
         version=BUNDLE_VERSION,
-        graph=bundling.graph_entry(out, "fp32.onnx", "fp32", "float"),
+        graph=bundling.graph_entry(out, FLOAT, "fp32", "float"),
         head=head,
-        spec=spec,
         demonstration=demonstration,
         provenance=provenance,
     )
     bundling.write_manifest(out, manifest)
     say(f"{out}: bundle written")
+    if int8 and calibration:
+        quantize(out, calibration=calibration, held_out=held_out)
+    if key is not None:
+        say(sign_bundle(out, key))
 
 
-def quantize(bundle: Path, *, calibration: str, held_out: str | None = None) -> None:
-    """Add an INT8 graph to a bundle; see ``edgehem quantize --help``."""
+def _described(system: str | None, interface: Path | None) -> Interface:
+    """What is known of the network: a system of ours by name, or the user's description."""
+    if interface is not None:
+        return read_interface(interface)
+    if system is None:
+        raise UsageError(f"name a system ({', '.join(SYSTEMS)}), or describe the network: --interface FILE.json")
+    _check_system(system)
+    return SYSTEMS[system]
+
+
+def quantize(
+    bundle: Path, *, calibration: str, held_out: str | None = None, max_drop: float | None = None, seed: int = 0
+) -> None:
+    """Add INT8 graphs to a bundle; see ``edgehem quantize --help``."""
     opened = Bundle(bundle)
-    spec = opened.manifest.preprocess
-    opened.verify()
+    manifest, source = opened.manifest, opened.graph("fp32")
+    opened.read(source)  # the rest may be what an interrupted run left, and is written anew
+    budget = INT8_BUDGET if max_drop is None else replace(INT8_BUDGET, auc_drop=max_drop)
     cache = _calibration_cache(calibration, bundle)
-    record = quantize_graph(bundle / opened.graph("fp32").file, bundle / "int8.onnx", cache, spec)
+    record = quantize_graph(
+        bundle / source.file,
+        bundle,
+        cache,
+        manifest.preprocess,
+        manifest.heads[0],
+        inputs=manifest.inputs,
+        system=manifest.system,
+        budget=budget,
+        seed=seed,
+        say=say,
+    )
     record["data"] = cache.record
-    record["latency_ms"] = compare_latency(bundle, cache, spec)
-    fastest = min(record["latency_ms"], key=lambda precision: record["latency_ms"][precision])
     bundling.write_record(bundle, "quantization", record)
-    graphs = [g for g in opened.manifest.graphs if g.precision != "int8"]
-    manifest = msgspec.structs.replace(
-        opened.manifest,
-        graphs=(*graphs, bundling.graph_entry(bundle, "int8.onnx", "int8", "qdq-s8")),
-        default_precision={"onnxruntime": "fp32"},
-        metrics={},  # those of the graph that was replaced
+    added = [bundling.graph_entry(bundle, file, "int8", written["form"]) for file, written in record["graphs"].items()]
+    changed = msgspec.structs.replace(
+        manifest,
+        graphs=(*(graph for graph in manifest.graphs if graph.precision != "int8"), *added),
+        metrics={},  # those of the graphs that were replaced
     )
     (bundle / "records" / "held_out.json").unlink(missing_ok=True)
-    bundling.write_manifest(bundle, manifest)
-    times = ", ".join(f"{precision} {ms:.0f} ms" for precision, ms in record["latency_ms"].items())
-    say(f"int8.onnx: {record['convolutions']} convolutions quantised; ONNX Runtime here: {times}")
-    if not held_out:
-        say("no --evaluate: ONNX Runtime serves fp32 until INT8 was judged")
-        return
-    say(evaluate(bundle, held_out, record=True))
-    judged = Bundle(bundle).manifest
-    bundling.write_manifest(bundle, msgspec.structs.replace(judged, default_precision={"onnxruntime": fastest}))
-    say(f"ONNX Runtime will serve {fastest}, the faster one here")
+    bundling.write_manifest(bundle, changed)
+    layers = record["layers"]
+    say(
+        f"{', '.join(record['graphs'])}: {len(layers['quantised'])} layers in INT8, {len(layers['kept_float'])} kept "
+        f"in float, {len(layers['reverted'])} put back for the budget"
+    )
+    say("each engine serves float until it was measured: edgehem compile")
+    if held_out:
+        say(evaluate(bundle, held_out, record=True))
 
 
 def evaluate(bundle: str | Path, data: str, *, record: bool = False) -> str:
@@ -132,7 +185,7 @@ def evaluate(bundle: str | Path, data: str, *, record: bool = False) -> str:
         If INT8 leaves its budget against FP32; the figures are in the message, and recorded.
     """
     opened = find(bundle)
-    precisions = [graph.precision for graph in opened.manifest.graphs]
+    precisions = list(dict.fromkeys(graph.precision for graph in opened.manifest.graphs))
     summary = {"source": data, **judging.summarise(judging.judge(opened.folder, data, precisions))}
     if record:
         bundling.write_record(opened.folder, "held_out", summary)
@@ -140,32 +193,42 @@ def evaluate(bundle: str | Path, data: str, *, record: bool = False) -> str:
         bundling.write_manifest(opened.folder, msgspec.structs.replace(opened.manifest, metrics=metrics))
     figures = judging.render(summary)
     against = summary["precisions"].get("int8", {}).get("against_fp32")
-    if against and (against["flip_rate"] > FLIP_BUDGET or against["worst_shift"] > SHIFT_BUDGET):
+    if against and (against["flip_rate"] > INT8_BUDGET.flips or against["worst_shift"] > INT8_BUDGET.shift):
         raise BudgetError(
-            f"{figures}\nINT8 leaves its budget: at most {FLIP_BUDGET:.0%} of decisions may flip, and no probability "
-            f"may shift by more than {SHIFT_BUDGET}"
+            f"{figures}\nINT8 leaves its budget: at most {INT8_BUDGET.flips:.0%} of decisions may flip, and no "
+            f"probability may shift by more than {INT8_BUDGET.shift}"
         )
     return figures
 
 
-def cached_logits(graph: Path, cache: Cache, spec: PreprocessSpec) -> npt.NDArray[np.float32]:
+def quantize_onnx(
+    source: Path,
+    *,
+    data: Path,
+    out: Path,
+    kinds: Sequence[str] = ("Conv",),
+    least_db: float | None = None,
+    seed: int = 0,
+) -> None:
+    """Quantise any ONNX on any inputs; see ``edgehem quantize --help``."""
+    budget = INT8_BUDGET if least_db is None else replace(INT8_BUDGET, sqnr_db=least_db)
+    out.mkdir(parents=True, exist_ok=True)
+    taken = take_onnx(source, out / FLOAT, system=source.stem)
+    record = quantize_file(out / FLOAT, out, data, system=source.stem, kinds=kinds, budget=budget, seed=seed, say=say)
+    bundling.write_record(out, "export", taken)
+    bundling.write_record(out, "quantization", record)
+    figures = record["figures"]
+    say(
+        f"{', '.join(record['graphs'])}: {figures['worst_sqnr_db']} dB on the worst output, "
+        f"{figures['worst_study_db']} dB on the worst of {figures['studies']} inputs"
+    )
+
+
+def cached_logits(graph: Path, cache: Cache, described: Interface) -> npt.NDArray[np.float32]:
     """A graph's logits of every cached study, float32 [N, labels]."""
     session = OnnxRuntimeSession(graph.read_bytes())
-    return np.concatenate([session.run(network_input(cache, index, spec))["logits"] for index in range(len(cache))])
-
-
-def compare_latency(bundle: Path, cache: Cache, spec: PreprocessSpec, rounds: int = 15) -> dict[str, float]:
-    """Median milliseconds of each graph in ONNX Runtime on this machine, interleaved on the same inputs."""
-    sessions = {name: OnnxRuntimeSession((bundle / f"{name}.onnx").read_bytes()) for name in ("fp32", "int8")}
-    times: dict[str, list[float]] = {name: [] for name in sessions}
-    for number in range(rounds + 2):
-        inputs = network_input(cache, number % len(cache), spec)
-        for name, session in sessions.items():
-            start = time.perf_counter()
-            session.run(inputs)
-            if number >= 2:  # the first two warm up
-                times[name].append((time.perf_counter() - start) * 1000)
-    return {name: round(float(np.median(values)), 2) for name, values in times.items()}
+    studies = Studies(cache=cache, spec=described.preprocess, inputs=described.inputs, which=np.arange(len(cache)))
+    return np.concatenate([session.run(inputs)[described.head] for inputs in studies])
 
 
 def _check_system(system: str) -> None:
@@ -173,10 +236,10 @@ def _check_system(system: str) -> None:
         raise UsageError(f"unknown system {system!r}; known: {', '.join(SYSTEMS)}")
 
 
-def _plain_head() -> Head:
+def _plain_head(described: Interface) -> Head:
     """Rules without calibration."""
-    rules = tuple(LabelRule(label=label) for label in LABELS)
-    return Head(name="hemorrhage", kind="hierarchical-binary", output="logits", rules=rules)
+    rules = tuple(LabelRule(label=label) for label in described.labels)
+    return Head(name="hemorrhage", kind="hierarchical-binary", output=described.head, rules=rules)
 
 
 def _provenance(checkpoint: Path, out: Path) -> dict[str, Any]:

@@ -1,17 +1,10 @@
-"""Static INT8: explicit symmetric Q/DQ that a strongly typed TensorRT network takes.
-
-The encoder's convolutions are quantised; the first convolution, the blood map and the attention head stay in float,
-where they cost next to nothing and would lose most.
-"""
+"""The INT8 stage: a bundle's float graph to INT8 graphs, chosen by measurement on labelled studies."""
 
 from __future__ import annotations
 
 import hashlib
-import logging
-import tempfile
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,75 +13,161 @@ import numpy.typing as npt
 import onnx
 
 from edgehem import kernels
+from edgehem.bundle import Head
+from edgehem.durable import write_whole
 from edgehem.errors import BudgetError, UsageError
+from edgehem.export.graph import finished
+from edgehem.export.int8.judge import Budget, Judge
+from edgehem.export.int8.ranges import Inputs
+from edgehem.export.int8.search import RECIPES, Recipe, Search, run_all
+from edgehem.export.parity import Draw, between_optimisations
+from edgehem.export.readiness import require_ready
 from edgehem.export.samples import Cache
-from edgehem.export.to_onnx import cleaned
 from edgehem.preprocess import PreprocessSpec
+
+BY_KIND = {"image": "image", "valid": "valid"}
+CALIBRATED = 64
+"""Studies that ranges are taken from; the choice is made on the others."""
+SELECTED = 160
+"""Studies that the choice is made on, at most."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Studies(Sequence[dict[str, npt.NDArray[Any]]]):
+    """Cached studies as a graph reads them, windowed when they are asked for: a cohort is larger than memory.
+
+    Parameters
+    ----------
+    cache : Cache
+    spec : PreprocessSpec
+    inputs : dict of kind to str
+        The graph's names of ``image`` and ``valid``.
+    which : int array
+        Indices into the cache.
+    """
+
+    cache: Cache
+    spec: PreprocessSpec
+    inputs: Mapping[str, str]
+    which: npt.NDArray[np.intp]
+
+    def __len__(self) -> int:
+        return len(self.which)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return Studies(cache=self.cache, spec=self.spec, inputs=self.inputs, which=self.which[index])
+        made = network_input(self.cache, int(self.which[index]), self.spec)
+        return {name: made[kind] for kind, name in self.inputs.items()}
 
 
 def network_input(cache: Cache, index: int, spec: PreprocessSpec) -> dict[str, npt.NDArray[Any]]:
-    """A cached sample as the graph reads it: image [1, Z, C, Y, X], valid [1, Z]."""
+    """A cached sample by kind: image [1, Z, C, Y, X], valid [1, Z]."""
     image = kernels.window(cache.hu[index].astype(np.float32), spec.kernel_windows)
     return {"image": image[None], "valid": cache.valid[index][None].astype(np.float32)}
 
 
-def quantisable(graph: onnx.ModelProto) -> list[str]:
-    """Names of the convolutions to quantise: two-dimensional, not the first, and not a 1 × 1 (the blood map)."""
-    sizes = {tensor.name: tuple(tensor.dims) for tensor in graph.graph.initializer}
-    image = graph.graph.input[0].name
-    reached = {image}
-    chosen = []
-    for node in graph.graph.node:
-        if node.op_type == "Reshape" and node.input[0] in reached:
-            reached.add(node.output[0])
-        if node.op_type != "Conv":
-            continue
-        kernel = sizes.get(node.input[1], ())[2:]
-        if len(kernel) == 2 and min(kernel) > 1 and node.input[0] not in reached:
-            chosen.append(node.name)
-    return chosen
+def split(cache: Cache, calibrated: int = CALIBRATED, selected: int = SELECTED, seed: int = 0) -> tuple[Any, Any]:
+    """Indices for calibration and for selection: whole heads go to one side, drawn by seed.
 
-
-class _Reader:
-    """Feeds calibration samples to ONNX Runtime's quantiser one at a time."""
-
-    def __init__(self, cache: Cache, spec: PreprocessSpec, count: int, seed: int) -> None:
-        order = np.random.default_rng(seed).permutation(len(cache))[:count]
-        self._samples: Iterator[dict[str, npt.NDArray[Any]]] = (network_input(cache, int(i), spec) for i in order)
-
-    def get_next(self) -> dict[str, npt.NDArray[Any]] | None:
-        """The next sample, None at the end."""
-        return next(self._samples, None)
-
-
-@contextmanager
-def _without_advice() -> Iterator[None]:
-    """Keep ONNX Runtime's advice to pre-process the graph out of the root logger: it was exported for this."""
-
-    def wanted(record: logging.LogRecord) -> bool:
-        return "pre-processing before quantization" not in record.getMessage()
-
-    root = logging.getLogger()
-    root.addFilter(wanted)
-    try:
-        yield
-    finally:
-        root.removeFilter(wanted)
+    Raises
+    ------
+    UsageError
+        If there are not two heads.
+    """
+    heads = np.random.default_rng(seed).permutation(np.unique(cache.group))
+    if len(heads) < 2:
+        raise UsageError("quantisation needs studies of at least two patients: one side calibrates, the other chooses")
+    share = min(0.5, calibrated / len(cache))
+    first = heads[: max(1, round(share * len(heads)))]
+    side = np.isin(cache.group, first)
+    return np.flatnonzero(side)[:calibrated], np.flatnonzero(~side)[:selected]
 
 
 def quantize(
-    source: Path, out: Path, cache: Cache, spec: PreprocessSpec, *, count: int = 48, seed: int = 0
+    source: Path,
+    folder: Path,
+    cache: Cache,
+    spec: PreprocessSpec,
+    head: Head,
+    *,
+    inputs: Mapping[str, str] = BY_KIND,
+    system: str = "",
+    budget: Budget | None = None,
+    recipes: Sequence[Recipe] = RECIPES,
+    seed: int = 0,
+    say: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
-    """Quantise a float graph.
+    """Quantise a float graph: ``int8.onnx`` for TensorRT and OpenVINO, ``int8_u8.onnx`` for ONNX Runtime on the CPU.
 
     Parameters
     ----------
-    source, out : Path
-        ``.onnx`` in, ``.onnx`` out.
+    source : Path
+        ``.onnx``, float.
+    folder : Path
+        Where the graphs are written.
     cache : Cache
-        Calibration samples; at most `count` are used.
+        Labelled studies. Some give ranges, others choose.
     spec : PreprocessSpec
-    count, seed : int
+    head : Head
+        Whose decisions must hold.
+    inputs : dict of kind to str
+        The graph's names of ``image`` and ``valid``.
+    system : str
+        For the graphs' metadata.
+    budget : Budget, optional
+    recipes : sequence of Recipe
+    seed : int
+        Of the split.
+    say : callable
+        Told one line for every step.
+
+    Returns
+    -------
+    dict
+        The stage's record, with the search.
+
+    Raises
+    ------
+    UsageError
+        If there are too few studies, or there is nothing to quantise.
+    BudgetError
+        If INT8 leaves its budget whatever is tried, or TensorRT would refuse the result.
+    """
+    model = onnx.load(source)
+    calibration, selection = (
+        Studies(cache=cache, spec=spec, inputs=inputs, which=which) for which in split(cache, seed=seed)
+    )
+    say(f"{len(calibration)} studies give ranges, {len(selection)} choose")
+    judge = Judge(run_all(model, selection), head=head, labels=cache.labels[selection.which, 0], seed=seed)
+    search = Search(model, calibration=calibration, selection=selection, judge=judge, say=say)
+    return _chosen(search, source, folder, system=system, budget=budget or Budget(), recipes=recipes, seed=seed)
+
+
+def quantize_file(
+    source: Path,
+    folder: Path,
+    data: Path,
+    *,
+    system: str = "",
+    kinds: Sequence[str] = ("Conv",),
+    budget: Budget | None = None,
+    recipes: Sequence[Recipe] = RECIPES,
+    seed: int = 0,
+    say: Callable[[str], None] = lambda line: None,
+) -> dict[str, Any]:
+    """Quantise any float graph on any inputs: judged by numbers, for nothing is known of what they mean.
+
+    Parameters
+    ----------
+    source, folder
+        As for :func:`quantize`.
+    data : Path
+        A folder of ``.npz`` files, each with the graph's inputs by name, the batch first. A half of them gives ranges.
+    system, budget, recipes, seed, say
+        As for :func:`quantize`; the budget's ``sqnr_db`` counts.
+    kinds : sequence of str
+        Operators to quantise: ``Conv``, ``Gemm``, ``MatMul``.
 
     Returns
     -------
@@ -97,80 +176,70 @@ def quantize(
 
     Raises
     ------
-    UsageError
-        If there are no calibration samples or nothing to quantise.
-    BudgetError
-        If the result is not in the form TensorRT accepts.
+    UsageError, BudgetError
     """
-    from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
-
-    if not len(cache):
-        raise UsageError("quantisation needs calibration studies")
-    names = quantisable(onnx.load(source))
-    if not names:
-        raise UsageError(f"{source.name} has no convolution to quantise")
-    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(), _without_advice():
-        warnings.simplefilter("ignore")
-        target = Path(folder) / "int8.onnx"
-        quantize_static(
-            str(source),
-            str(target),
-            _Reader(cache, spec, count, seed),
-            quant_format=QuantFormat.QDQ,
-            per_channel=True,
-            activation_type=QuantType.QInt8,
-            weight_type=QuantType.QInt8,
-            calibrate_method=CalibrationMethod.MinMax,
-            nodes_to_quantize=names,
-            op_types_to_quantize=["Conv"],
-            extra_options={
-                "ActivationSymmetric": True,
-                "WeightSymmetric": True,
-                "DedicatedQDQPair": True,
-                "QuantizeBias": False,
-                "AddQDQPairToWeight": False,
-            },
-        )
-        graph = cleaned(onnx.load(target))
-    refused = tensorrt_refusals(graph)
-    if refused:
-        raise BudgetError(f"TensorRT would refuse the quantised graph: {'; '.join(refused)}")
-    onnx.checker.check_model(graph)
-    data = graph.SerializeToString()
-    out.write_bytes(data)
-    return {
-        "form": "qdq-s8",
-        "method": "MinMax, symmetric, weights per channel",
-        "convolutions": len(names),
-        "float": "first convolution, blood map, attention head",
-        "calibration_studies": min(count, len(cache)),
-        "seed": seed,
-        "bytes": len(data),
-        "sha256": hashlib.sha256(data).hexdigest(),
-        "source_sha256": hashlib.sha256(source.read_bytes()).hexdigest(),
-    }
+    model = onnx.load(source)
+    files = Files(paths=tuple(sorted(data.glob("*.npz"))))
+    if len(files) < 2:
+        raise UsageError(f"{data} holds no two .npz files of inputs: one part gives ranges, the other chooses")
+    order = np.random.default_rng(seed).permutation(len(files))
+    half = min(CALIBRATED, len(files) // 2)
+    calibration, selection = (Files(paths=tuple(files.paths[i] for i in part)) for part in (order[:half], order[half:]))
+    say(f"{len(calibration)} inputs give ranges, {len(selection)} choose")
+    judge = Judge(run_all(model, selection), seed=seed)
+    search = Search(model, calibration=calibration, selection=selection, judge=judge, kinds=kinds, say=say)
+    return _chosen(search, source, folder, system=system, budget=budget or Budget(), recipes=recipes, seed=seed)
 
 
-def tensorrt_refusals(graph: onnx.ModelProto) -> list[str]:
-    """Why TensorRT's parser would refuse a Q/DQ graph; empty when it would not, by the rules known so far."""
-    tensors = {tensor.name: tensor for tensor in graph.graph.initializer}
-    found = set()
-    for node in graph.graph.node:
-        if node.domain not in ("", "ai.onnx"):
-            found.add(f"operator {node.domain}.{node.op_type} is not standard ONNX")
-        if node.op_type in ("QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger", "DynamicQuantizeLinear"):
-            found.add(f"{node.op_type} is not the Q/DQ form")
-        if node.op_type not in ("QuantizeLinear", "DequantizeLinear"):
-            continue
-        if len(node.input) > 2 and node.input[2]:
-            zero = tensors.get(node.input[2])
-            if zero is None:
-                found.add("a zero point is computed, not stored")
-            elif zero.data_type != onnx.TensorProto.INT8:
-                found.add(f"zero point of type {onnx.TensorProto.DataType.Name(zero.data_type)}, not INT8")
-            elif onnx.numpy_helper.to_array(zero).any():
-                found.add("a zero point is not zero")
-        stored = tensors.get(node.input[0])
-        if stored is not None and stored.data_type == onnx.TensorProto.INT32:
-            found.add("a bias is stored as INT32 behind DequantizeLinear")
-    return sorted(found)
+@dataclass(frozen=True, kw_only=True)
+class Files(Sequence[dict[str, npt.NDArray[Any]]]):
+    """Inputs in files, read when they are asked for."""
+
+    paths: tuple[Path, ...]
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return Files(paths=self.paths[index])
+        try:
+            with np.load(self.paths[index], allow_pickle=False) as found:
+                return {name: found[name] for name in found.files}
+        except (OSError, ValueError) as error:
+            raise UsageError(f"{self.paths[index].name} holds no arrays") from error
+
+
+def _chosen(
+    search: Search,
+    source: Path,
+    folder: Path,
+    *,
+    system: str,
+    budget: Budget,
+    recipes: Sequence[Recipe],
+    seed: int,
+) -> dict[str, Any]:
+    """Search, hold both forms against the budget and their own optimised selves, and write them."""
+    found = search.run(recipes, budget)
+    require_ready(found.model)
+    record = {"seed": seed, "source_sha256": hashlib.sha256(source.read_bytes()).hexdigest(), **found.record}
+    if over := search.judge.figures(run_all(found.unsigned, search.selection)).over(budget):
+        raise BudgetError(f"the graph with uint8 activations leaves the budget: {'; '.join(over)}")
+    record["graphs"] = {}
+    for name, one, form in (("int8.onnx", found.model, "qdq-s8"), ("int8_u8.onnx", found.unsigned, "qdq-u8")):
+        _, data = finished(one, system=system)
+        between_optimisations(data, _real(search.selection))
+        write_whole(folder / name, data)
+        record["graphs"][name] = {"form": form, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    return record
+
+
+def _real(selection: Sequence[Inputs]) -> Draw:
+    """Inputs for the gate on optimisation: noise would say little about a graph that was calibrated on heads."""
+
+    def draw(rng: np.random.Generator, batch: int) -> dict[str, npt.NDArray[Any]]:
+        chosen = [selection[int(index)] for index in rng.integers(len(selection), size=batch)]
+        return {name: np.concatenate([study[name] for study in chosen]) for name in chosen[0]}
+
+    return draw

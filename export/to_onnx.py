@@ -1,112 +1,263 @@
-"""Checkpoint to ONNX: weights checked key by key, graph exported, cleaned, checked, and compared with torch."""
+"""A network to ONNX: BatchNorms folded, exported with a dynamic batch, cleaned, checked, and compared with torch."""
 
 from __future__ import annotations
 
-import hashlib
+import copy
 import logging
 import warnings
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torch.nn.utils.parametrize import is_parametrized
 
-from edgehem.backends.onnxruntime import OnnxRuntimeSession
-from edgehem.errors import BudgetError, UsageError
+from edgehem.errors import UsageError
+from edgehem.export import checkpoint, parity
+from edgehem.export.graph import cleaned, finished, interface, record_of
 from edgehem.export.models.hemorrhagenet import HemorrhageNet
 from edgehem.preprocess import PreprocessSpec
 
+__all__ = [
+    "INPUTS",
+    "OUTPUTS",
+    "cleaned",
+    "export_onnx",
+    "fuse_batch_norms",
+    "hemorrhage_inputs",
+    "load_checkpoint",
+    "to_onnx",
+]
+
 INPUTS = ("image", "valid")
 OUTPUTS = ("logits", "attention", "slice_logits", "blood_map")
-PARITY = 1e-4
-"""Largest difference from torch, relative to the output's own range, on seeded random inputs."""
+OPSET = 18
+"""What the exporter writes of itself: asked for less it converts, and sometimes silently does not."""
+TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, *TRANSPOSED)
+LARGEST_BATCH = 64
+"""Upper bound of the batch while exporting; the graph itself has none."""
 
 
-def load_checkpoint(path: Path, spec: PreprocessSpec) -> HemorrhageNet:
-    """Load a state dict into HemorrhageNet.
+def load_checkpoint(path: Path, spec: PreprocessSpec, *, weights: str | None = None) -> HemorrhageNet:
+    """Load a checkpoint into HemorrhageNet; see :mod:`edgehem.export.checkpoint` for the record and for other systems.
 
     Parameters
     ----------
     path : Path
-        ``.pt``, loaded with ``weights_only``; a Lightning-style ``state_dict`` entry and ``model.`` or ``module.``
-        prefixes are understood.
     spec : PreprocessSpec
         Gives planes and channels.
+    weights : str, optional
+        ``raw`` or ``ema``, where the file has both.
 
     Raises
     ------
     UsageError
-        If the file is missing, is a pickled module, or has other keys or shapes; the message lists them.
+        If the file cannot be read safely, or has other keys or shapes; the message lists them.
     """
-    if not path.is_file():
-        raise UsageError(f"{path} is not a file")
-    try:
-        content: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises what the unpickler meets
-        raise UsageError(
-            f"{path.name} is no state dict that can be loaded safely ({type(error).__name__}); "
-            "save one with torch.save(model.state_dict(), path)"
-        ) from error
-    state = content.get("state_dict", content) if isinstance(content, dict) else None
-    if not isinstance(state, dict) or not all(isinstance(v, torch.Tensor) for v in state.values()):
-        raise UsageError(f"{path.name} holds no state dict of tensors")
-    for prefix in ("model.", "module."):
-        if state and all(key.startswith(prefix) for key in state):
-            state = {key[len(prefix) :]: value for key, value in state.items()}
     model = HemorrhageNet(slices=spec.shape[0], channels=len(spec.windows))
-    expected = model.state_dict()
-    problems = [f"missing {k}" for k in expected if k not in state]
-    problems += [f"unexpected {k}" for k in state if k not in expected]
-    problems += [
-        f"{k} has shape {tuple(v.shape)}, not {tuple(expected[k].shape)}"
-        for k, v in state.items()
-        if k in expected and v.shape != expected[k].shape
-    ]
-    if problems:
-        shown = "; ".join(problems[:8]) + (f"; and {len(problems) - 8} more" if len(problems) > 8 else "")
-        raise UsageError(f"{path.name} does not fit hemorrhagenet: {shown}")
-    model.load_state_dict(state)
+    checkpoint.load(model, checkpoint.read(path, weights=weights), called="hemorrhagenet")
     return model.eval()
 
 
-def fuse_batch_norms(model: nn.Module) -> None:
-    """Fold every BatchNorm into the convolution before it, in place: quantisation wants plain convolutions."""
-    for module in model.modules():
-        if isinstance(module, nn.Sequential) and len(module) >= 2:
-            first, second = module[0], module[1]
-            if isinstance(first, nn.Conv2d) and isinstance(second, nn.BatchNorm2d):
-                module[0], module[1] = fuse_conv_bn_eval(first, second), nn.Identity()
+def fuse_batch_norms(model: nn.Module) -> int:
+    """Fold every BatchNorm into the convolution before it, in place: quantisation wants plain convolutions.
 
-
-def to_onnx(model: HemorrhageNet, spec: PreprocessSpec, out: Path) -> dict[str, Any]:
-    """Export a model and hold it against torch.
+    Where modules say that one follows the other: in an ``nn.Sequential`` whose ``forward`` is its own, nested ones and
+    MONAI's ``Convolution`` included. A convolution that is used twice, hooked or parametrised is left alone. The
+    arithmetic is in float64, so that the folded weights are the nearest float32 to the exact ones.
 
     Parameters
     ----------
-    model : HemorrhageNet
-        In evaluation mode; its BatchNorms are folded in place.
-    spec : PreprocessSpec
+    model : Module
+        In evaluation mode.
+
+    Returns
+    -------
+    int
+        How many were folded.
+    """
+    uses = Counter(id(child) for module in model.modules() for child in module._modules.values() if child is not None)
+    owners = Counter(id(tensor) for module in model.modules() for tensor in module._parameters.values())
+    folded = 0
+    for module in list(model.modules()):
+        previous: tuple[nn.Module, str, nn.Module] | None = None
+        for parent, name, leaf in list(_chain(module)):
+            if isinstance(leaf, (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)):
+                continue
+            if previous is not None and _foldable(previous[2], leaf, uses, owners):
+                holder, key, convolution = previous
+                setattr(holder, key, _folded(convolution, leaf))
+                setattr(parent, name, nn.Identity())
+                folded += 1
+                previous = None
+            else:
+                previous = parent, name, leaf
+    return folded
+
+
+def export_onnx(
+    model: nn.Module,
+    examples: Mapping[str, torch.Tensor],
+    out: Path,
+    *,
+    outputs: Sequence[str],
+    system: str,
+    draw: parity.Draw | None = None,
+    budget: parity.Budget = parity.FLOAT,
+    batches: Sequence[int] = parity.BATCHES,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Export a network and hold it against torch, and its optimised form against itself.
+
+    Same weights, same versions: same bytes, wherever and whenever.
+
+    Parameters
+    ----------
+    model : Module
+        Not changed. Exported in evaluation mode and float32.
+    examples : mapping of str to tensor
+        One for each argument of ``forward``, in order; the names are the graph's. Axis 0 is the batch.
     out : Path
         ``.onnx``.
+    outputs : sequence of str
+        Names of what the network returns, in order.
+    system : str
+        For the graph's metadata.
+    draw : callable, optional
+        Makes the inputs of the comparison; by default of the examples' shapes and ranges.
+    budget, batches, seed
+        Of the comparison.
 
     Returns
     -------
     dict
-        The stage's record: opset, nodes, hash, parity per output.
+        The stage's record: opset, nodes, hash, interface, folded BatchNorms, agreement per output.
 
     Raises
     ------
+    UsageError
+        If torch cannot export the network, or it returns other than `outputs`.
     BudgetError
-        If an output leaves the parity budget; nothing is written then.
+        If an output leaves the budget at any batch size; nothing is written then.
     """
-    fuse_batch_norms(model)
+    network = copy.deepcopy(model).eval().to(device="cpu", dtype=torch.float32)
+    plain = copy.deepcopy(network)  # with its BatchNorms: what was trained is what the graph is held against
+    folded = fuse_batch_norms(network)
+    pairs = {name: _pair(name, value) for name, value in examples.items()}
+    _check_outputs(plain, pairs, outputs)
+    graph, data = finished(_exported(network, pairs, outputs), system=system)
+    if unused := set(pairs) - set(interface(graph)["inputs"]):
+        raise UsageError(f"the network does not use its input {', '.join(sorted(unused))}")
+    draw = draw or parity.like(pairs)
+    with_torch = parity.against_torch(plain, data, draw, outputs=outputs, batches=batches, seed=seed, budget=budget)
+    optimised = parity.between_optimisations(data, draw, batches=batches[:1], seed=seed, budget=budget)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_bytes(data)
+    return {
+        **record_of(graph, data),
+        "folded_batch_norms": folded,
+        "left_batch_norms": sum(node.op_type == "BatchNormalization" for node in graph.graph.node),
+        "parity": {name: agreement.worst for name, agreement in with_torch.items()},
+        "against_torch": parity.as_record(with_torch),
+        "optimised": parity.as_record(optimised),
+        "batches": list(batches),
+        "versions": {"torch": torch.__version__, "onnx": onnx.__version__},
+    }
+
+
+def to_onnx(model: HemorrhageNet, spec: PreprocessSpec, out: Path) -> dict[str, Any]:
+    """Export HemorrhageNet; see :func:`export_onnx`."""
     planes, rows, columns = spec.shape
-    shape = (planes, len(spec.windows), rows, columns)
-    example = (torch.rand(2, *shape), torch.ones(2, planes))
-    batch = torch.export.Dim("batch", min=1, max=64)
+    examples = {"image": torch.rand(2, planes, len(spec.windows), rows, columns), "valid": torch.ones(2, planes)}
+    return export_onnx(model, examples, out, outputs=OUTPUTS, system="hemorrhagenet", draw=hemorrhage_inputs(spec))
+
+
+def hemorrhage_inputs(spec: PreprocessSpec) -> parity.Draw:
+    """Maker of HemorrhageNet's inputs: noise in 0..1, and the first planes not scanned, another number each."""
+
+    def draw(rng: np.random.Generator, batch: int) -> dict[str, npt.NDArray[Any]]:
+        planes, rows, columns = spec.shape
+        valid = np.ones((batch, planes), np.float32)
+        for number, row in enumerate(valid):
+            row[: (5 + 3 * number) % planes] = 0
+        return {"image": rng.random((batch, planes, len(spec.windows), rows, columns), np.float32), "valid": valid}
+
+    return draw
+
+
+def _chain(module: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Module]]:
+    """What runs in a plain sequence one after the other: holder, name, module."""
+    if not _plain_sequence(module):
+        return
+    for name, child in module._modules.items():
+        if child is None:
+            continue
+        if _plain_sequence(child):
+            yield from _chain(child)
+        else:
+            yield module, name, child
+
+
+def _plain_sequence(module: nn.Module) -> bool:
+    return isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward and not _hooked(module)
+
+
+def _hooked(module: nn.Module) -> bool:
+    return bool(module._forward_hooks or module._forward_pre_hooks)
+
+
+def _foldable(first: nn.Module, second: nn.Module, uses: Counter[int], owners: Counter[int]) -> bool:
+    """Whether a convolution's output goes to this BatchNorm alone, and its weights are its own."""
+    return (
+        isinstance(first, CONVOLUTIONS)
+        and isinstance(second, _BatchNorm)
+        and first.out_channels == second.num_features
+        and second.running_mean is not None
+        and not (isinstance(first, TRANSPOSED) and first.groups > 1)  # its weights have other axes
+        and not any(module.training or _hooked(module) or is_parametrized(module) for module in (first, second))
+        and uses[id(first)] == uses[id(second)] == 1
+        and all(owners[id(tensor)] == 1 for tensor in first.parameters())
+    )
+
+
+def _folded(convolution: nn.Module, norm: nn.Module) -> nn.Module:
+    wide: Any = copy.deepcopy(convolution).double()
+    statistics: Any = copy.deepcopy(norm).double()
+    fused: nn.Module = fuse_conv_bn_eval(wide, statistics, transpose=isinstance(convolution, TRANSPOSED))
+    return fused.float()
+
+
+def _pair(name: str, value: torch.Tensor) -> torch.Tensor:
+    """An example with a batch of two: torch.export takes a batch of one for a constant."""
+    if not value.ndim or not value.shape[0]:
+        raise UsageError(f"the example of {name!r} has no batch axis")
+    return value[:1].repeat(2, *[1] * (value.ndim - 1)) if value.shape[0] == 1 else value[:2]
+
+
+def _check_outputs(model: nn.Module, examples: Mapping[str, torch.Tensor], outputs: Sequence[str]) -> None:
+    try:
+        with torch.inference_mode():
+            returned = model(*examples.values())
+    except Exception as error:  # whatever the user's network raises
+        shapes = {name: tuple(value.shape) for name, value in examples.items()}
+        raise UsageError(f"the network fails on the examples {shapes} ({type(error).__name__}: {error})") from error
+    count = len(parity.flat(returned))
+    if count != len(outputs) or len(set(outputs)) < count:
+        raise UsageError(f"the network returns {count} tensors; named were {', '.join(outputs) or 'none'}")
+    if isinstance(returned, Mapping) and list(returned) != list(outputs):
+        raise UsageError(f"the network returns {', '.join(map(str, returned))}; named were {', '.join(outputs)}")
+
+
+def _exported(model: nn.Module, examples: Mapping[str, torch.Tensor], outputs: Sequence[str]) -> onnx.ModelProto:
+    batch = torch.export.Dim("batch", min=1, max=LARGEST_BATCH)
     exporter = logging.getLogger("torch.onnx")
     level = exporter.level
     exporter.setLevel(logging.ERROR)  # it names every operator of torchvision it does without
@@ -115,71 +266,23 @@ def to_onnx(model: HemorrhageNet, spec: PreprocessSpec, out: Path) -> dict[str, 
             warnings.simplefilter("ignore")  # deprecations inside torch itself
             program = torch.onnx.export(
                 model,
-                example,
-                input_names=list(INPUTS),
-                output_names=list(OUTPUTS),
-                dynamic_shapes=({0: batch}, {0: batch}),
+                tuple(examples.values()),
+                input_names=list(examples),
+                output_names=list(outputs),
+                dynamic_shapes=tuple({0: batch} for _ in examples),
                 dynamo=True,
-                opset_version=18,
+                opset_version=OPSET,
                 verbose=False,
             )
+    except Exception as error:  # torch.export's reasons come as many types
+        reason = str(error.__cause__ or error).strip().partition("\n")[0][:300]
+        raise UsageError(
+            f"torch cannot export the network with a dynamic batch ({type(error).__name__}: {reason}); a branch on "
+            "values or a batch written down as a number are the usual causes"
+        ) from error
     finally:
         exporter.setLevel(level)
     if program is None:
-        raise ValueError("torch.onnx.export returned nothing")
-    graph = cleaned(program.model_proto)
-    onnx.checker.check_model(graph, full_check=True)
-    data = graph.SerializeToString()
-    differences = parity(model, data, shape)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_bytes(data)
-    return {
-        "opset": graph.opset_import[0].version,
-        "nodes": len(graph.graph.node),
-        "bytes": len(data),
-        "sha256": hashlib.sha256(data).hexdigest(),
-        "parity": differences,
-        "versions": {"torch": torch.__version__, "onnx": onnx.__version__},
-    }
-
-
-def cleaned(graph: onnx.ModelProto) -> onnx.ModelProto:
-    """Without source paths, stack traces and the exporter's notes, which leak and make hashes unstable."""
-    for node in graph.graph.node:
-        del node.metadata_props[:]
-        node.doc_string = ""
-    for value in (*graph.graph.value_info, *graph.graph.input, *graph.graph.output, *graph.graph.initializer):
-        if hasattr(value, "metadata_props"):
-            del value.metadata_props[:]
-        value.doc_string = ""
-    del graph.metadata_props[:]
-    del graph.graph.metadata_props[:]
-    graph.doc_string = graph.graph.doc_string = ""
-    graph.producer_name = "edgehem"
-    return graph
-
-
-def parity(model: nn.Module, graph: bytes, shape: tuple[int, ...], seed: int = 0) -> dict[str, float]:
-    """Largest difference between torch and ONNX Runtime per output, relative to the output's range.
-
-    Raises
-    ------
-    BudgetError
-        Above :data:`PARITY`.
-    """
-    rng = np.random.default_rng(seed)
-    image = rng.random((1, *shape), np.float32)
-    valid = np.ones((1, shape[0]), np.float32)
-    valid[:, :5] = 0
-    with torch.inference_mode():
-        expected = model(torch.from_numpy(image), torch.from_numpy(valid))
-    got = OnnxRuntimeSession(graph).run({"image": image, "valid": valid})
-    worst = {}
-    for name, value in zip(OUTPUTS, expected, strict=True):
-        reference = value.numpy()
-        span = float(np.abs(reference).max()) or 1.0
-        worst[name] = float(np.abs(got[name] - reference).max()) / span
-    bad = {name: value for name, value in worst.items() if not value <= PARITY}
-    if bad:
-        raise BudgetError(f"ONNX and torch disagree: {bad} (budget {PARITY})")
-    return worst
+        raise UsageError("torch.onnx.export returned nothing")
+    model_proto: onnx.ModelProto = program.model_proto
+    return model_proto

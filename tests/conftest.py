@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,14 @@ Solid = Callable[[F64], F64]
 # The machine may be busy, so no example has a deadline; the same examples every time, so a failure is a change.
 settings.register_profile("edgehem", deadline=None, max_examples=30, derandomize=True, database=None)
 settings.load_profile("edgehem")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What was measured on this machine for its user must not change what tests see."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EDGEHEM_STATE", str(tmp_path_factory.mktemp("state")))
+        yield
 
 
 def pytest_report_header() -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -99,23 +100,145 @@ def test_verification_covers_every_file(write_bundle: WriteBundle) -> None:
         Bundle(folder).verify()
 
 
-@pytest.mark.parametrize("escape", ["../secret", "sub/../../secret", "link/secret", "ABSOLUTE"])
-def test_no_file_outside_the_bundle_is_read(
-    escape: str, write_bundle: WriteBundle, edit: Callable[[Callable[[Manifest], object]], Path], tmp_path: Path
+@pytest.mark.parametrize("escape", ["../secret", "sub/../../secret", "ABSOLUTE"])
+def test_no_file_outside_the_bundle_is_named(
+    escape: str, edit: Callable[[Callable[[Manifest], object]], Path], tmp_path: Path
 ) -> None:
-    """Relative, absolute or through a link, even where the hash would fit."""
-    outside = tmp_path / "outside"
-    outside.mkdir()
-    for place in (tmp_path / "secret", outside / "secret"):
-        place.write_bytes(b"secret")
+    """Relative or absolute, even where the hash would fit."""
+    (tmp_path / "secret").write_bytes(b"secret")
     name = str(tmp_path / "secret") if escape == "ABSOLUTE" else escape
     digest = hashlib.sha256(b"secret").hexdigest()
-    folder = edit(lambda m: m["graphs"][0].update(file=name, sha256=digest))
-    (folder / "sub").mkdir()
-    (folder / "link").symlink_to(outside)
-    bundle = Bundle(folder)
     with pytest.raises(BundleError, match="outside"):
+        Bundle(edit(lambda m: m["graphs"][0].update(file=name, sha256=digest, bytes=6)))
+
+
+@pytest.mark.parametrize("name", ["link/secret", "linked"])
+def test_no_link_is_followed(name: str, edit: Callable[[Callable[[Manifest], object]], Path], tmp_path: Path) -> None:
+    """Of a folder or of a file, wherever it leads and even where the hash fits."""
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "secret").write_bytes(b"secret")
+    digest = hashlib.sha256(b"secret").hexdigest()
+    folder = edit(lambda m: m["graphs"][0].update(file=name, sha256=digest, bytes=6))
+    (folder / "link").symlink_to(outside)
+    (folder / "linked").symlink_to(outside / "secret")
+    bundle = Bundle(folder)
+    with pytest.raises(BundleError, match="link"):
         bundle.read(bundle.graph("fp32"))
+
+
+def test_a_pipe_in_place_of_a_file_is_refused_and_not_waited_for(write_bundle: WriteBundle) -> None:
+    folder = write_bundle()
+    for name in ("model.onnx", MANIFEST):
+        (folder / name).unlink()
+        os.mkfifo(folder / name)
+        with pytest.raises(BundleError, match="plain file"):
+            Bundle(folder).verify()
+        if name == "model.onnx":
+            Bundle(folder)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "", ".", "/", "a//b", "a/", "/a", ".hidden", "a/.hidden", "a.", "a ", "a\\b", "C:x", "a\n", "a\0", "a*", "für",
+        "bundle.json", "Bundle.JSON", "bundle.sig", "x" * 129,
+    ],
+)  # fmt: skip
+def test_a_name_that_is_not_the_same_file_everywhere_is_refused(
+    name: str, edit: Callable[[Callable[[Manifest], object]], Path]
+) -> None:
+    """Hidden, not portable, or the manifest's own."""
+    with pytest.raises(BundleError, match=r"portable|already"):
+        Bundle(edit(lambda m: m["files"].update({name: "0" * 64})))
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "MODEL.ONNX"])
+def test_no_file_is_named_twice(name: str, edit: Callable[[Callable[[Manifest], object]], Path]) -> None:
+    """Two hashes for one file would let its reader choose; file systems that ignore case count too."""
+    with pytest.raises(BundleError, match="already"):
+        Bundle(edit(lambda m: m["files"].update({name: "0" * 64})))
+    with pytest.raises(BundleError, match="already"):
+        Bundle(edit(lambda m: m["graphs"].append({**m["graphs"][0], "precision": "int8", "file": name})))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('"version":"1.2"', '"version":"1.2","version":"1.3"', "'version' twice"),
+        ('"version":"1.2"', '"version":"1.2","v\\u0065rsion":"1.3"', "'version' twice"),
+        ('"file":"model.onnx"', '"file":"model.onnx","file":"other.onnx"', "'file' twice"),
+        ('"metrics":{}', '"metrics":' + "[" * 33 + "]" * 33, "deeper than 32"),
+        ('"metrics":{}', '"metrics":' + '{"a":' * 100_000 + "1" + "}" * 100_000, "deeper than 32"),
+        ('"metrics":{}', '"metrics":' + "[" * 1_000_000, "deeper than 32"),
+        ('"metrics":{}', '"metrics":{"a":' + "9" * 1_000_000 + "}", "integer beyond"),
+        ('"metrics":{}', '"metrics":{"a":9007199254740993}', "integer beyond"),
+        ('"metrics":{}', '"metrics":{"a":1e999}', "not finite"),
+        ('"metrics":{}', '"metrics":{"a":0.' + "1" * 100_000 + "}", "64 characters"),
+        ('"metrics":{}', '"metrics":{"a":NaN}', "NaN"),
+        ('"metrics":{}', '"metrics":{"a":-Infinity}', "Infinity"),
+        ('"metrics":{}', '"metrics":{"a":"' + "x" * 4 * 2**20 + '"}', "at most"),
+        ('"metrics":{}', '"\\u001b[2Jmetrics":{}', r"\?\[2J"),
+        ('"shape":[12,16,16]', '"shape":[1000000,1000000,1000000]', "more than"),
+        ('"bytes":5', '"bytes":5e400', "not finite"),
+        ('"serial":0', '"serial":-1', "serial"),
+        ('"serial":0', '"serial":true', "serial"),
+        ('"name":"tiny"', '"name":"ti\\u001bny"', "printable"),
+        ('"name":"tiny"', '"name":" "', "printable"),
+        ("{", "\ufeff{", "does not follow"),
+    ],
+    ids=lambda text: text[:24],
+)
+def test_a_manifest_has_one_meaning_and_bounds(old: str, new: str, message: str, write_bundle: WriteBundle) -> None:
+    """Readers of JSON differ on repeated keys and on numbers; nesting and sizes cost memory and time."""
+    folder = write_bundle()
+    raw = (folder / MANIFEST).read_text(encoding="utf-8")
+    assert old in raw
+    (folder / MANIFEST).write_text(raw.replace(old, new, 1), encoding="utf-8")
+    with pytest.raises(BundleError, match=message) as caught:
+        Bundle(folder)
+    assert str(caught.value).isprintable() and len(str(caught.value)) < 1000
+
+
+def test_a_graph_of_another_size_than_the_manifest_says_is_refused(
+    edit: Callable[[Callable[[Manifest], object]], Path],
+) -> None:
+    bundle = Bundle(edit(lambda m: m["graphs"][0].update(bytes=7)))
+    with pytest.raises(BundleError, match="size"):
+        bundle.read(bundle.graph("fp32"))
+
+
+def test_a_file_too_large_is_not_read(write_bundle: WriteBundle) -> None:
+    """By its length: a sparse file costs its sender nothing."""
+    folder = write_bundle(files={"card.md": b"x"})
+    os.truncate(folder / "card.md", 2**40)
+    with pytest.raises(BundleError, match="at most"):
+        Bundle(folder).verify()
+
+
+@pytest.mark.parametrize("extra", ["notes.md", "records/extra.json", "link"])
+def test_a_file_that_the_manifest_does_not_name_fails_verification_and_not_loading(
+    extra: str, write_bundle: WriteBundle, tmp_path: Path
+) -> None:
+    """Nothing would read it, but a person may take it for a part of the bundle."""
+    folder = write_bundle(files={"records/one.json": b"{}"})
+    if extra == "link":
+        (folder / extra).symlink_to(tmp_path)
+    else:
+        (folder / extra).write_bytes(b"x")
+    bundle = Bundle(folder)
+    assert bundle.read(bundle.graph("fp32"))
+    with pytest.raises(BundleError, match=f"'{extra}'.*not in its manifest"):
+        bundle.verify()
+
+
+def test_what_a_killed_process_or_a_file_manager_leaves_is_no_part_of_the_bundle(write_bundle: WriteBundle) -> None:
+    folder = write_bundle()
+    (folder / ".bundle.json.0123456789abcdef.part").write_bytes(b"{")
+    (folder / ".DS_Store").write_bytes(b"x")
+    (folder / ".cache").mkdir()
+    (folder / ".cache/x").write_bytes(b"x")
+    Bundle(folder).verify()
 
 
 def test_an_unknown_precision_is_refused_with_those_there_are(write_bundle: WriteBundle) -> None:

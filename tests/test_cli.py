@@ -331,6 +331,8 @@ def test_export_commands_get_their_arguments(
     for line in (
         "train toy --data t.csv --out c.pt --minutes 2 --seed 7 --init a.pt",
         "export c.pt --system toy --out bundle --calibration phantoms:80:2",
+        "export c.pt --interface i.json --factory a.b:c --set n=2 --here --weights ema --prefix net. --out b "
+        "--trained-on patients --calibration t.csv --int8 --evaluate u.csv --sign k.pem",
         "quantize bundle --calibration t.csv",
         "evaluate phantoms:9:3 --bundle mine --record",
     ):
@@ -340,9 +342,42 @@ def test_export_commands_get_their_arguments(
         (
             "export",
             (Path("c.pt"),),
-            {"system": "toy", "out": Path("bundle"), "calibration": "phantoms:80:2", "trained_on": None},
+            {
+                "out": Path("bundle"),
+                "system": "toy",
+                "interface": None,
+                "target": None,
+                "arguments": [],
+                "look_here": False,
+                "weights": None,
+                "prefix": None,
+                "calibration": "phantoms:80:2",
+                "trained_on": None,
+                "int8": False,
+                "held_out": None,
+                "key": None,
+            },
         ),
-        ("quantize", (Path("bundle"),), {"calibration": "t.csv", "held_out": None}),
+        (
+            "export",
+            (Path("c.pt"),),
+            {
+                "out": Path("b"),
+                "system": None,
+                "interface": Path("i.json"),
+                "target": "a.b:c",
+                "arguments": ["n=2"],
+                "look_here": True,
+                "weights": "ema",
+                "prefix": "net.",
+                "calibration": "t.csv",
+                "trained_on": "patients",
+                "int8": True,
+                "held_out": "u.csv",
+                "key": Path("k.pem"),
+            },
+        ),
+        ("quantize", (Path("bundle"),), {"calibration": "t.csv", "held_out": None, "max_drop": None, "seed": 0}),
     ]
     assert "phantoms:9:3" in (figures := capsys.readouterr().out) and "'record': True" in figures
 

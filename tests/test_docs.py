@@ -36,7 +36,7 @@ def test_commands_in_the_readme_parse() -> None:
     from edgehem.cli import build_parser
 
     lines: list[str] = []
-    commands = "triage|phantom|train|export|quantize|evaluate|bench|doctor"
+    commands = "triage|phantom|train|export|quantize|evaluate|keys|sign|verify|compile|bench|doctor"
     for page in (ROOT / "README.md", ROOT / "docs" / "phantom.md"):
         text = page.read_text(encoding="utf-8")
         lines += re.findall(rf"^(?:    )?(edgehem (?:{commands}) .*)$", text, re.M)

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from edgehem.backends import DEFAULT, Options
 from edgehem.dicom import Study
 from edgehem.errors import BackendError, BundleError, Code, UsageError
 from edgehem.model import Model, load, triage
@@ -34,6 +35,7 @@ class FakeEngine:
     """An engine, and its session, that answers what it is told to and remembers what it was given."""
 
     name = "fake"
+    forms = ("qdq-s8",)
 
     def __init__(self) -> None:
         self.graphs: list[bytes] = []
@@ -50,7 +52,7 @@ class FakeEngine:
     def missing(self) -> str:
         return ""
 
-    def open(self, graph: bytes) -> FakeEngine:
+    def open(self, graph: bytes, options: Options = DEFAULT) -> FakeEngine:
         self.graphs.append(graph)
         return self
 

@@ -3,19 +3,47 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import metadata
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from edgehem.backends import DEFAULT, F32, Options
 from edgehem.errors import BackendError
 from edgehem.machine import usable_cpus
+
+DISTRIBUTIONS = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-directml", "onnxruntime-openvino")
+"""Packages that install the module ``onnxruntime``, each over the others."""
+
+_NUMBERS = {
+    "tensor(float)": "float32",
+    "tensor(double)": "float64",
+    "tensor(float16)": "float16",
+    "tensor(int8)": "int8",
+    "tensor(uint8)": "uint8",
+    "tensor(int32)": "int32",
+    "tensor(int64)": "int64",
+    "tensor(bool)": "bool",
+}
+"""ONNX Runtime's names of types that arrays have too."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Port:
+    """An input as a graph declares it; a free dimension is None."""
+
+    name: str
+    shape: tuple[int | None, ...]
+    dtype: str
 
 
 class OnnxRuntime:
     """The backend; see :class:`edgehem.backends.Backend`."""
 
     name = "onnxruntime"
+    forms = ("qdq-u8", "qdq-s8")
 
     def missing(self) -> str:
         """Empty when onnxruntime can be imported."""
@@ -25,33 +53,67 @@ class OnnxRuntime:
             return f"cannot be imported ({type(error).__name__})"
         return ""
 
-    def open(self, graph: bytes) -> OnnxRuntimeSession:
+    def version(self) -> str:
+        """Of every package that installs the module, or empty."""
+        found = []
+        for name in DISTRIBUTIONS:
+            try:
+                found.append((name, metadata.version(name)))
+            except metadata.PackageNotFoundError:
+                continue
+        return ", ".join(version if name == self.name else f"{name} {version}" for name, version in found)
+
+    def arithmetics(self) -> tuple[str, ...]:
+        """Float32 alone."""
+        return (F32,)
+
+    def open(self, graph: bytes, options: Options = DEFAULT) -> OnnxRuntimeSession:
         """Load a graph.
 
         Raises
         ------
         BackendError
-            If ONNX Runtime refuses it.
+            If ONNX Runtime refuses it, or is asked for another arithmetic than float32.
         """
-        return OnnxRuntimeSession(graph)
+        return OnnxRuntimeSession(graph, options)
 
 
 class OnnxRuntimeSession:
     """A loaded graph on the CPU provider, with as many threads as the process may use."""
 
-    def __init__(self, graph: bytes) -> None:
+    def __init__(self, graph: bytes, options: Options = DEFAULT) -> None:
         import onnxruntime
 
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = usable_cpus()
-        options.inter_op_num_threads = 1
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
-        options.log_severity_level = 3
+        if options.arithmetic != F32:
+            raise BackendError(f"ONNX Runtime computes in {F32} on a CPU, not in {options.arithmetic}")
+        level = onnxruntime.GraphOptimizationLevel
+        settings = onnxruntime.SessionOptions()
+        settings.intra_op_num_threads = options.threads or usable_cpus()
+        settings.inter_op_num_threads = 1
+        settings.graph_optimization_level = level.ORT_ENABLE_ALL if options.optimise else level.ORT_DISABLE_ALL
+        settings.log_severity_level = 3
         try:
-            self._session: Any = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+            self._session: Any = onnxruntime.InferenceSession(graph, settings, providers=["CPUExecutionProvider"])
         except Exception as error:  # ONNX Runtime's exceptions share no base but Exception
             raise BackendError(f"ONNX Runtime refuses the graph ({type(error).__name__})") from error
         self._outputs = [output.name for output in self._session.get_outputs()]
+
+    @property
+    def inputs(self) -> tuple[Port, ...]:
+        """What the graph declares to read.
+
+        Raises
+        ------
+        BackendError
+            If an input is no array of numbers.
+        """
+        ports = []
+        for port in self._session.get_inputs():
+            if port.type not in _NUMBERS:
+                raise BackendError(f"the graph's input {port.name!r} is a {port.type}, not an array of numbers")
+            shape = tuple(size if isinstance(size, int) and size > 0 else None for size in port.shape)
+            ports.append(Port(name=port.name, shape=shape, dtype=_NUMBERS[port.type]))
+        return tuple(ports)
 
     def run(self, inputs: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[np.float32]]:
         """Run the graph.

@@ -13,8 +13,8 @@ import pytest
 torch = pytest.importorskip("torch", reason="needs the [export] extra")
 pytestmark = pytest.mark.torch
 
+import msgspec  # noqa: E402
 import onnx  # noqa: E402
-from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 
 import edgehem  # noqa: E402
 from edgehem import cli, phantom  # noqa: E402
@@ -23,15 +23,21 @@ from edgehem.bundle import Bundle  # noqa: E402
 from edgehem.errors import BudgetError, UsageError  # noqa: E402
 from edgehem.export import bundling, commands  # noqa: E402
 from edgehem.export.evaluate import judge, summarise  # noqa: E402
+from edgehem.export.int8.judge import Budget  # noqa: E402
+from edgehem.export.int8.search import PLAIN  # noqa: E402
 from edgehem.export.models.hemorrhagenet import LABELS, HemorrhageNet  # noqa: E402
-from edgehem.export.quantize import network_input, quantisable, quantize, tensorrt_refusals  # noqa: E402
+from edgehem.export.parity import against_torch  # noqa: E402
+from edgehem.export.quantize import network_input, quantize, split  # noqa: E402
+from edgehem.export.readiness import lint  # noqa: E402
 from edgehem.export.samples import UNKNOWN, Cache, Sample, build_cache  # noqa: E402
-from edgehem.export.to_onnx import fuse_batch_norms, load_checkpoint, parity, to_onnx  # noqa: E402
+from edgehem.export.to_onnx import OUTPUTS, fuse_batch_norms, hemorrhage_inputs, load_checkpoint, to_onnx  # noqa: E402
 from edgehem.export.train import Augmenter, Phase, Sampler, Settings, hierarchical_loss, train, windowed  # noqa: E402
 from edgehem.kernels import window  # noqa: E402
 from edgehem.preprocess import CANONICAL  # noqa: E402
 
 HEADS = 6
+ANY = Budget(auc_drop=1, flips=1, shift=1)
+"""Random weights have no decisions worth keeping."""
 
 
 @pytest.fixture(scope="session")
@@ -72,13 +78,11 @@ def bundle(checkpoint: Path, cache: Cache, tmp_path_factory: pytest.TempPathFact
     """A bundle with both graphs, made by the stages themselves."""
     out = tmp_path_factory.mktemp("bundles") / "mine"
     commands.export(checkpoint, system="hemorrhagenet", out=out)
-    record = quantize(out / "fp32.onnx", out / "int8.onnx", cache, CANONICAL, count=4)
-    bundling.write_record(out, "quantization", record)
     manifest = Bundle(out).manifest
-    entry = bundling.graph_entry(out, "int8.onnx", "int8", "qdq-s8")
-    import msgspec
-
-    bundling.write_manifest(out, msgspec.structs.replace(manifest, graphs=(*manifest.graphs, entry)))
+    record = quantize(out / "fp32.onnx", out, cache, CANONICAL, manifest.heads[0], recipes=(PLAIN,), budget=ANY)
+    bundling.write_record(out, "quantization", record)
+    added = [bundling.graph_entry(out, name, "int8", graph["form"]) for name, graph in record["graphs"].items()]
+    bundling.write_manifest(out, msgspec.structs.replace(manifest, graphs=(*manifest.graphs, *added)))
     return out
 
 
@@ -247,38 +251,31 @@ def test_a_graph_that_differs_from_torch_leaves_its_budget(checkpoint: Path, tmp
     with torch.no_grad():
         model.slice_logits.bias += 0.5
     with pytest.raises(BudgetError, match="disagree"):
-        parity(model, (tmp_path / "net.onnx").read_bytes(), (40, 3, 224, 224))
+        against_torch(model, (tmp_path / "net.onnx").read_bytes(), hemorrhage_inputs(CANONICAL), outputs=OUTPUTS)
 
 
 def test_int8_is_what_tensorrt_takes_and_stays_near_float(bundle: Path, cache: Cache) -> None:
-    graph = onnx.load(bundle / "int8.onnx")
-    assert tensorrt_refusals(graph) == []
-    kinds = [node.op_type for node in graph.graph.node]
-    assert kinds.count("DequantizeLinear") >= 2 * len(quantisable(onnx.load(bundle / "fp32.onnx"))) > 0
+    assert lint(onnx.load(bundle / "int8.onnx")).ready
+    assert not lint(onnx.load(bundle / "int8_u8.onnx")).ready
     assert (bundle / "int8.onnx").stat().st_size < 0.5 * (bundle / "fp32.onnx").stat().st_size
-    float_, int8 = (OnnxRuntimeSession((bundle / f"{p}.onnx").read_bytes()) for p in ("fp32", "int8"))
     inputs = network_input(cache, 1, CANONICAL)
-    assert np.allclose(float_.run(inputs)["logits"], int8.run(inputs)["logits"], atol=0.1)
+    float_, *whole = (
+        OnnxRuntimeSession((bundle / name).read_bytes()).run(inputs)["logits"]
+        for name in ("fp32.onnx", "int8.onnx", "int8_u8.onnx")
+    )
+    for logits in whole:
+        assert np.allclose(float_, logits, atol=0.1)
+    record = json.loads((bundle / "records/quantization.json").read_text(encoding="utf-8"))
+    assert record["layers"]["kept_float"] and record["layers"]["quantised"] and not record["layers"]["reverted"]
+    assert record["calibration_studies"] + record["selection_studies"] == len(cache)
+    assert record["figures"]["studies"] == record["selection_studies"]
 
 
-def test_the_readiness_rules_name_what_tensorrt_refuses() -> None:
-    """Zero points that are not zero or not INT8, INT32 biases, QOperator nodes, foreign operators: each is named."""
-    zero = numpy_helper.from_array(np.array([3], np.int8), "zero")
-    unsigned = numpy_helper.from_array(np.array([0], np.uint8), "unsigned")
-    bias = numpy_helper.from_array(np.array([1], np.int32), "bias")
-    scale = numpy_helper.from_array(np.array([0.1], np.float32), "scale")
-    nodes = [
-        helper.make_node("QuantizeLinear", ["x", "scale", "zero"], ["a"]),
-        helper.make_node("QuantizeLinear", ["x", "scale", "unsigned"], ["b"]),
-        helper.make_node("DequantizeLinear", ["bias", "scale"], ["c"]),
-        helper.make_node("QLinearMatMul", ["a"] * 8, ["d"]),
-        helper.make_node("FusedConv", ["x"], ["e"], domain="com.microsoft"),
-    ]
-    value = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1])
-    model = helper.make_model(helper.make_graph(nodes, "g", [value], [value], [zero, unsigned, bias, scale]))
-    found = " | ".join(tensorrt_refusals(model))
-    for part in ("not zero", "UINT8", "INT32", "QLinearMatMul", "com.microsoft.FusedConv"):
-        assert part in found
+def test_no_patient_both_calibrates_and_chooses(cache: Cache) -> None:
+    first, second = split(cache)
+    assert len(first) and len(second)
+    assert not set(cache.group[first]) & set(cache.group[second])
+    assert np.array_equal(split(cache)[0], first)
 
 
 def test_a_bundle_of_a_users_checkpoint_runs_and_verifies(bundle: Path) -> None:

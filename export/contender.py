@@ -1,0 +1,129 @@
+"""One engine with one graph in one arithmetic, while it is being measured."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from edgehem.backends import Backend, Options
+from edgehem.bundle import Bundle, Graph
+from edgehem.device import Candidate
+from edgehem.errors import BackendError, BundleError
+from edgehem.export.deviation import Answers, Deviation, compare
+from edgehem.export.trial import Trial
+
+SHIFT_INT8, SHIFT_FLOAT = 0.1, 0.01
+"""Worst shift of a calibrated probability that int8 graphs, and other arithmetics of a float graph, may cause."""
+MOST_FLIPS = 0
+"""Decisions that may turn where the reference is not borderline."""
+FIDELITY_DB = 20.0
+"""What an engine may change by optimising a graph. Rounding leaves 23 dB or more of an int8 graph; a wrong fusion that
+ONNX Runtime made without a word left 6."""
+FEWEST_ROUNDS = 5
+MOST_TIMING_S = 120.0
+"""No further round is begun after this long, once the fewest are done."""
+
+Say = Callable[[str], None]
+
+
+@dataclass(kw_only=True)
+class Contender:
+    """A candidate while it is being measured; ``why`` is why it may not be chosen."""
+
+    engine: Backend
+    graph: Graph
+    arithmetic: str
+    why: str = ""
+    trial: Trial | None = None
+    open_ms: float | None = None
+    answers: Answers = ()
+    deviation: Deviation | None = None
+    fidelity_db: float | None = None
+    times: list[float] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        return f"{self.engine.name} {self.graph.file} {self.arithmetic}"
+
+    def begin(self, stack: contextlib.ExitStack, content: bytes, paths: Sequence[Path], patience_s: float) -> None:
+        """Open the graph in a child and ask for its answers."""
+        trial = stack.enter_context(Trial(self.engine))
+        try:
+            self.open_ms = trial.open(content, Options(arithmetic=self.arithmetic), patience_s=patience_s)
+            self.answers = [trial.answer(path) for path in paths]
+            self.trial = trial
+        except BackendError as error:
+            self.why = str(error)
+            trial.end()
+
+    def judge(self, bundle: Bundle, reference: Answers, exact: Answers | BackendError) -> None:
+        """Compare the answers to the reference's, and to the same graph's without optimisation."""
+        if self.trial is None:
+            return
+        if isinstance(exact, BackendError):
+            self.why = f"the graph cannot be checked: {exact}"
+            return
+        heads = bundle.manifest.heads
+        try:
+            self.deviation = found = compare(reference, self.answers, heads)
+            self.fidelity_db = compare(exact, self.answers, heads).fidelity_db
+        except BundleError as error:
+            self.why = str(error)
+            return
+        finally:
+            self.answers = ()
+        limit = SHIFT_FLOAT if self.graph.form == "float" else SHIFT_INT8
+        if self.fidelity_db < FIDELITY_DB:
+            self.why = f"optimised, the graph is another one ({self.fidelity_db:.0f} dB)"
+        elif found.flips > MOST_FLIPS:
+            self.why = f"{found.flips} decision(s) turned"
+        elif found.shift > limit:
+            self.why = f"a probability moved by {found.shift:.3f}, more than {limit:g}"
+
+    def candidate(self, baseline: Contender) -> Candidate:
+        """What is recorded."""
+        deviation = self.deviation
+        ratio = None
+        if self.times and len(self.times) == len(baseline.times):
+            low, middle, high = np.percentile(np.divide(baseline.times, self.times), [25, 50, 75])
+            ratio = (round(float(low), 3), round(float(middle), 3), round(float(high), 3))
+        return Candidate(
+            engine=self.engine.name,
+            graph=self.graph.file,
+            form=self.graph.form,
+            precision=self.graph.precision,
+            sha256=self.graph.sha256,
+            arithmetic=self.arithmetic,
+            open_ms=None if self.open_ms is None else round(self.open_ms, 1),
+            median_ms=round(float(np.median(self.times)), 2) if ratio else None,
+            ratio=ratio,
+            shift=None if deviation is None else round(deviation.shift, 6),
+            flips=None if deviation is None else deviation.flips,
+            sqnr_db=None if deviation is None else round(deviation.sqnr_db, 1),
+            fidelity_db=None if self.fidelity_db is None else round(self.fidelity_db, 1),
+            passed_over=self.why,
+        )
+
+
+def time_all(contenders: Sequence[Contender], paths: Sequence[Path], rounds: int, tell: Say) -> None:
+    """Time all in turns, each round in another order: what the machine does besides then happens to all of them."""
+    begun = time.monotonic()
+    for number in range(rounds):
+        running = [contender for contender in contenders if contender.trial is not None]
+        if not running or (number >= FEWEST_ROUNDS and time.monotonic() - begun > MOST_TIMING_S):
+            break
+        tell(f"timing, round {number + 1} of {rounds}")
+        turn = number % len(running)
+        for contender in running[turn:] + running[:turn]:
+            assert contender.trial is not None
+            try:
+                contender.times.append(contender.trial.time(paths[number % len(paths)]))
+            except BackendError as error:
+                contender.why = str(error)
+                contender.trial.end()
+                contender.trial, contender.times = None, []
