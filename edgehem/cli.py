@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import errno
 import io
-import math
 import os
 import signal
 import sys
@@ -20,6 +19,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgehem import arguments as takes
+from edgehem.arguments import PICTURE_FILE, REPORT_FILE, RESULT_FILE
 from edgehem.errors import BundleError, EdgehemError, MissingExtraError, Refusal, UsageError
 
 if TYPE_CHECKING:
@@ -35,14 +36,8 @@ EXIT_NO_RESULT = 3
 EXIT_INTERRUPTED = 130
 EXIT_TOLD_TO_STOP = 128 + signal.SIGTERM
 
-BACKENDS = ("auto", "onnxruntime", "openvino")
-DEFAULT_BUNDLE = "hemorrhagenet"
-SUBTYPES = ("epidural", "intraparenchymal", "intraventricular", "subarachnoid", "subdural")
 BENCH_HELP = "Measure speed on this machine."
-SOURCE_HELP = "a table (CSV, one row a patient), or phantoms: phantoms:, phantom-heads: or phantom-thick:COUNT:SEED"
 DEBUG_VARIABLE = "EDGEHEM_DEBUG"
-
-RESULT_FILE, REPORT_FILE, PICTURE_FILE = "result.json", "report.txt", "key_slices.png"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -322,175 +317,30 @@ def build_parser() -> argparse.ArgumentParser:
         sub.set_defaults(run=run)
         return sub
 
-    _add_triage(command(triage, "Analyse one study: ACCEPT, FLAG or NO-RESULT."))
-    _add_phantom(command(phantom, "Write synthetic DICOM studies with a known truth."))
-    _add_train(command(train, "Train a system's network from a table of cases ([export] extra)."))
-    _add_export(command(export, "Turn a checkpoint into a bundle of ONNX graphs ([export] extra)."))
-    _add_quantize(command(quantize, "Add INT8 graphs to a bundle ([export] extra)."))
-    _add_evaluate(command(evaluate, "Judge a bundle on labelled studies ([export] extra)."))
-    _add_trust(command)
-    _add_compile(command(compile, "Measure every engine and precision here; keep the fastest that stays true."))
-    _add_bench(commands.add_parser("bench", help=BENCH_HELP, description=BENCH_HELP))
+    takes.add_triage(command(triage, "Analyse one study: ACCEPT, FLAG or NO-RESULT."))
+    takes.add_phantom(command(phantom, "Write synthetic DICOM studies with a known truth."))
+    takes.add_train(command(train, "Train a system's network from a table of cases ([export] extra)."))
+    takes.add_export(command(export, "Turn a checkpoint or an ONNX into a bundle ([export] extra)."))
+    takes.add_quantize(command(quantize, "Add INT8 graphs to a bundle ([export] extra)."))
+    takes.add_evaluate(command(evaluate, "Judge a bundle on labelled studies ([export] extra)."))
+    takes.add_keys(command(keys, "Make a key pair to sign bundles with ([sign] extra)."))
+    takes.add_sign(command(sign, "Sign a bundle ([sign] extra)."))
+    takes.add_verify(command(verify, "Check every file of a bundle, and its signature, if it has one ([sign] extra)."))
+    takes.add_compile(command(compile, "Measure every engine and precision here; keep the fastest that stays true."))
+    measured = commands.add_parser("bench", help=BENCH_HELP, description=BENCH_HELP).add_subparsers(
+        title="what to measure", metavar="WHAT", required=True
+    )
+    for add, run, summary in (
+        (takes.add_bench_kernels, bench_kernels, "The preprocessing pass beside a memcpy and other libraries."),
+        (takes.add_bench_intake, bench_intake, "Files to a stack beside other readers."),
+        (takes.add_bench_gates, bench_gates, "How often the intake's gates are right on phantoms: counts, not times."),
+    ):
+        sub = measured.add_parser(run.__name__.removeprefix("bench_"), help=summary, description=summary)
+        sub.set_defaults(run=run)
+        add(sub)
     sub = command(doctor, "Say what this machine can run, and why not the rest.")
     sub.add_argument("--json", action="store_true", help="print one JSON object instead of text")
     return parser
-
-
-def _add_triage(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("study", metavar="STUDY", type=Path, help="a folder (searched with its subfolders) or a file")
-    parser.add_argument("--bundle", default=DEFAULT_BUNDLE, help="a shipped bundle's name, or a path (%(default)s)")
-    parser.add_argument("--backend", choices=BACKENDS, default="auto", help="engine (%(default)s)")
-    parser.add_argument("--precision", choices=("auto", "fp32", "int8"), default="auto", help="graph (%(default)s)")
-    parser.add_argument("--json", action="store_true", help="print one JSON object instead of text")
-    parser.add_argument(
-        "--out", metavar="DIR", type=Path, help=f"also write {RESULT_FILE}, {REPORT_FILE} and {PICTURE_FILE} there"
-    )
-
-
-def _add_phantom(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("out", metavar="OUT", type=Path, help="folder to write to")
-    parser.add_argument(
-        "--bleed",
-        metavar="SUBTYPE:ML",
-        type=_bleed,
-        action="append",
-        default=[],
-        help=f"a bleed and its volume, again for more; SUBTYPE is one of {', '.join(SUBTYPES)}",
-    )
-    parser.add_argument("--seed", metavar="N", type=_natural, default=0, help="which head (%(default)s)")
-    parser.add_argument("--slices", metavar="N", type=_positive, help="number of slices")
-    parser.add_argument("--thickness", metavar="MM", type=_length, help="slice thickness")
-    parser.add_argument("--tilt", metavar="DEG", type=_angle, help="gantry tilt")
-    parser.add_argument("--matrix", metavar="N", type=_positive, help="rows and columns of a slice")
-    parser.add_argument("--cohort", metavar="N", type=_positive, help="write N drawn studies and their table.csv")
-    parser.add_argument(
-        "--variable-spacing", action="store_true", default=None, help="thin slices below, thick slices above"
-    )
-    parser.add_argument("--intercept", type=int, choices=(0, -1024), help="rescale intercept")
-    parser.add_argument("--bits", type=int, choices=(12, 16), help="bits stored")
-    parser.add_argument("--padding", metavar="VALUE", type=_stored, help="stored value outside the field of view")
-
-
-def _add_train(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("system", metavar="SYSTEM")
-    parser.add_argument("--data", metavar="SOURCE", required=True, help=SOURCE_HELP)
-    parser.add_argument("--out", metavar="CHECKPOINT", type=Path, required=True)
-    parser.add_argument("--init", metavar="CHECKPOINT", type=Path, help="refine this one by a short, gentle schedule")
-    parser.add_argument("--minutes", metavar="M", type=_length, help="stop after this long")
-    parser.add_argument("--seed", metavar="N", type=_natural, default=0, help="(%(default)s)")
-
-
-def _add_export(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("checkpoint", metavar="CHECKPOINT", type=Path, help=".pt, .pth, .ckpt, .safetensors, or .onnx")
-    what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--system", metavar="SYSTEM", help="a system of edgehem's own")
-    what.add_argument(
-        "--interface", metavar="FILE", type=Path, help="what a network of one's own reads and answers; docs/export.md"
-    )
-    parser.add_argument("--factory", metavar="MODULE:NAME", help="what makes a network of one's own")
-    parser.add_argument("--set", metavar="NAME=VALUE", action="append", default=[], help="an argument of it")
-    parser.add_argument("--here", action="store_true", help="look for its module in the current directory, too")
-    parser.add_argument("--weights", metavar="WHICH", help="raw or ema, or the entry of the file that holds them")
-    parser.add_argument("--prefix", metavar="TEXT", help="what stands before the network's names in the file")
-    parser.add_argument("--out", metavar="BUNDLE", type=Path, required=True)
-    parser.add_argument(
-        "--calibration", metavar="SOURCE", help=f"studies to set operating point and calibration on: {SOURCE_HELP}"
-    )
-    parser.add_argument(
-        "--trained-on",
-        choices=("patients", "phantoms"),
-        help="what the weights come from; with phantoms every output says so. Known where the training record says it",
-    )
-    parser.add_argument("--int8", action="store_true", help="also add INT8 graphs, as edgehem quantize does")
-    parser.add_argument("--evaluate", metavar="SOURCE", help="held-out studies to judge FP32 and INT8 on")
-    parser.add_argument("--sign", metavar="PRIVATE", type=Path, help="sign the bundle with this key ([sign] extra)")
-
-
-def _add_quantize(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("bundle", metavar="BUNDLE", type=Path, help="a bundle's folder, or any ONNX file")
-    parser.add_argument(
-        "--calibration",
-        metavar="SOURCE",
-        required=True,
-        help=f"studies to take ranges from and to choose by: {SOURCE_HELP}; for an ONNX file a folder of .npz inputs",
-    )
-    parser.add_argument("--out", metavar="DIR", type=Path, help="for an ONNX file: where the graphs are written")
-    parser.add_argument(
-        "--operators", metavar="KIND", nargs="+", default=["Conv"], help="for an ONNX file: Conv, Gemm, MatMul"
-    )
-    parser.add_argument("--least-db", metavar="DB", type=_length, help="for an ONNX file: least SQNR of an output (15)")
-    parser.add_argument(
-        "--evaluate", metavar="SOURCE", help="held-out studies to judge FP32 and INT8 on; recorded in the bundle"
-    )
-    parser.add_argument("--max-drop", metavar="X", type=_length, help="of the AUC that INT8 may cost (0.005)")
-    parser.add_argument("--seed", metavar="N", type=_natural, default=0, help="of the split of studies (%(default)s)")
-
-
-def _add_evaluate(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("data", metavar="SOURCE", help=SOURCE_HELP)
-    parser.add_argument("--bundle", default=DEFAULT_BUNDLE, help="a shipped bundle's name, or a path (%(default)s)")
-    parser.add_argument("--record", action="store_true", help="write the figures into the bundle")
-
-
-def _add_compile(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("bundle", metavar="BUNDLE", help="a shipped bundle's name, or a path")
-    parser.add_argument(
-        "--backend", choices=BACKENDS, default="auto", help="the only engine that may be chosen (%(default)s: any)"
-    )
-    parser.add_argument("--rounds", metavar="N", type=_positive, default=15, help="times each is run (%(default)s)")
-    parser.add_argument("--json", action="store_true", help="print the device file instead of a table")
-
-
-def _add_trust(command: Callable[..., argparse.ArgumentParser]) -> None:
-    sub = command(keys, "Make a key pair to sign bundles with ([sign] extra).")
-    sub.add_argument(
-        "private", metavar="PRIVATE", type=Path, help="the private key's file; the public one lies beside it"
-    )
-    sub = command(sign, "Sign a bundle ([sign] extra).")
-    sub.add_argument("bundle", metavar="BUNDLE", type=Path)
-    sub.add_argument("--key", metavar="PRIVATE", type=Path, required=True, help="PEM, Ed25519; see docs/trust.md")
-    sub.add_argument(
-        "--serial", metavar="N", type=_positive, help="the bundle's number, which devices never go back from"
-    )
-    sub = command(verify, "Check every file of a bundle, and its signature ([sign] extra where there is one).")
-    sub.add_argument("bundle", metavar="BUNDLE", help="a shipped bundle's name, or a path")
-    sub.add_argument("--key", metavar="PUBLIC", type=Path, help="who must have signed it; else $EDGEHEM_TRUST says")
-    sub.add_argument("--accept", action="store_true", help="also raise this device's mark, as loading it would")
-    sub.add_argument("--allow-older", action="store_true", help="pass one that is older than the device's mark")
-
-
-def _add_bench(parser: argparse.ArgumentParser) -> None:
-    cases = parser.add_subparsers(title="what to measure", metavar="WHAT", required=True)
-    summary = "The preprocessing pass beside a memcpy and other libraries (what is not installed is passed over)."
-    sub = cases.add_parser("kernels", help=summary, description=summary)
-    sub.set_defaults(run=bench_kernels)
-    sub.add_argument("--json", metavar="FILE", type=Path, help="also write every figure and every time there")
-    sub.add_argument("--plot", metavar="FILE", type=Path, help="also draw the figures there (SVG)")
-    sub.add_argument("--rounds", metavar="N", type=_positive, help="times each contender runs (30; with --quick 5)")
-    sub.add_argument("--threads", metavar="N", type=_positive, default=2, help="for every contender (%(default)s)")
-    sub.add_argument("--quick", action="store_true", help="few rounds, and only the ends of the growth")
-    sub.add_argument(
-        "--growth",
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help="whether to measure how the pass grows with slices, windows and size",
-    )
-    sub.add_argument("--size", metavar="SLICESxMATRIX", type=_size, help=argparse.SUPPRESS)  # for tests
-
-    summary = "Files to a stack beside other readers (what is not installed is passed over)."
-    sub = cases.add_parser("intake", help=summary, description=summary)
-    sub.set_defaults(run=bench_intake)
-    sub.add_argument("--json", metavar="FILE", type=Path, help="also write every figure and every time there")
-    sub.add_argument("--rounds", metavar="N", type=_positive, help="times each reader runs (15; with --quick 3)")
-    sub.add_argument("--quick", action="store_true", help="few rounds, and only the shorter series")
-    sub.add_argument("--size", metavar="SLICESxMATRIX", type=_size, help=argparse.SUPPRESS)  # for tests
-
-    summary = "How often the intake's gates are right on phantoms, sound and spoilt: counts, not times."
-    sub = cases.add_parser("gates", help=summary, description=summary)
-    sub.set_defaults(run=bench_gates)
-    sub.add_argument("--json", metavar="FILE", type=Path, help="also write the counts there")
-    sub.add_argument("--heads", metavar="N", type=_positive, help="under every condition (100; with --quick 4)")
-    sub.add_argument("--quick", action="store_true", help="few heads")
 
 
 class _Version(argparse.Action):
@@ -504,59 +354,6 @@ class _Version(argparse.Action):
 
         print(f"edgehem {edgehem.__version__}")
         parser.exit()
-
-
-def _bleed(text: str) -> tuple[str, float]:
-    subtype, _, volume = text.partition(":")
-    if subtype not in SUBTYPES:
-        raise argparse.ArgumentTypeError(f"{subtype!r} is not a subtype; choose from {', '.join(SUBTYPES)}")
-    try:
-        millilitres = float(volume)
-    except ValueError:
-        millilitres = math.nan
-    if not (math.isfinite(millilitres) and millilitres > 0):
-        raise argparse.ArgumentTypeError(f"{text!r} needs a volume above 0 mL, as in {subtype}:20")
-    return subtype, millilitres
-
-
-def _number(text: str, *, kind: type[int] | type[float], low: float, high: float, wanted: str) -> Any:
-    try:
-        value = kind(text)
-    except ValueError:
-        value = math.nan
-    if not low <= value <= high:
-        raise argparse.ArgumentTypeError(f"{text!r} is not {wanted}")
-    return value
-
-
-def _positive(text: str) -> int:
-    value: int = _number(text, kind=int, low=1, high=math.inf, wanted="a whole number above 0")
-    return value
-
-
-def _natural(text: str) -> int:
-    value: int = _number(text, kind=int, low=0, high=math.inf, wanted="a whole number, 0 or more")
-    return value
-
-
-def _length(text: str) -> float:
-    value: float = _number(text, kind=float, low=sys.float_info.min, high=sys.float_info.max, wanted="above 0")
-    return value
-
-
-def _angle(text: str) -> float:
-    value: float = _number(text, kind=float, low=-45, high=45, wanted="an angle between -45 and 45 degrees")
-    return value
-
-
-def _stored(text: str) -> int:
-    value: int = _number(text, kind=int, low=-(2**15), high=2**15 - 1, wanted="a signed 16-bit value")
-    return value
-
-
-def _size(text: str) -> tuple[int, int]:
-    slices, _, matrix = text.partition("x")
-    return _positive(slices), _positive(matrix)
 
 
 def _prepare(out: Path) -> None:

@@ -12,7 +12,7 @@ import onnx
 
 from edgehem.backends.onnxruntime import OnnxRuntimeSession
 from edgehem.errors import BudgetError, UsageError
-from edgehem.export.int8.adjust import bias_corrections, equalised
+from edgehem.export.int8.adjust import bias_corrections, equalised, picked_first
 from edgehem.export.int8.judge import Budget, Figures, Judge, sqnr_db
 from edgehem.export.int8.places import Wiring, named
 from edgehem.export.int8.qdq import plan, quantised, watched
@@ -138,7 +138,7 @@ class Search:
         keep_float: Sequence[str] | None = None,
         say: Say = lambda line: None,
     ) -> None:
-        self.model = named(model)
+        self.model = picked_first(named(model))
         self.wiring = Wiring(self.model)
         self.calibration, self.selection, self.judge, self.say = calibration, selection, judge, say
         every = self.wiring.layers(kinds)

@@ -17,7 +17,7 @@ from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 from edgehem.backends.onnxruntime import OnnxRuntimeSession  # noqa: E402
 from edgehem.bundle import Head, LabelRule  # noqa: E402
 from edgehem.errors import BudgetError, UsageError  # noqa: E402
-from edgehem.export.int8.adjust import bias_corrections, equalised  # noqa: E402
+from edgehem.export.int8.adjust import bias_corrections, equalised, picked_first  # noqa: E402
 from edgehem.export.int8.judge import PERFECT_DB, Budget, Judge, sqnr_db  # noqa: E402
 from edgehem.export.int8.places import Wiring, named  # noqa: E402
 from edgehem.export.int8.qdq import plan, quantised, quantised_weight, watched  # noqa: E402
@@ -326,6 +326,24 @@ def test_bias_correction_takes_the_mean_of_the_rounding_away() -> None:
     assert (correction > 0).all()
     lost = (0.3 / 127) * seen["first_relu"].channel_mean.sum() * 9 - (0.3 / 127) * seen["first_relu"].channel_mean[0]
     assert correction == pytest.approx(np.full(4, lost), rel=0.02)
+
+
+def test_pointwise_strides_are_picked_first_and_once() -> None:
+    """Exactly the same values: a pool of one value moves them and computes nothing."""
+    net = Net(size=12)
+    a = net.conv("x", "first", 4, 8)
+    for name in ("left", "right"):
+        w = net.store(f"{name}_w", net.rng.normal(0, 1, (8, 8, 1, 1)).astype(np.float32))
+        net.add("Conv", a, w, name=name, kernel_shape=[1, 1], strides=[2, 2])
+    net.add("Relu", net.add("Add", "left", "right", name="sum"), name="joined")
+    model = net.logits(net.conv("joined", "last", 8, 8), 8)
+    changed = picked_first(model)
+    pools = [node for node in changed.graph.node if node.op_type == "MaxPool"]
+    assert len(pools) == 1
+    onnx.checker.check_model(changed, full_check=True)
+    for inputs in images(3):
+        assert np.array_equal(exactly(model, inputs), exactly(changed, inputs))
+    assert picked_first(plain_net()).SerializeToString() == plain_net().SerializeToString()
 
 
 # Judged

@@ -17,7 +17,7 @@ import msgspec  # noqa: E402
 import onnx  # noqa: E402
 
 import edgehem  # noqa: E402
-from edgehem import cli, phantom  # noqa: E402
+from edgehem import arguments, phantom  # noqa: E402
 from edgehem.backends.onnxruntime import OnnxRuntimeSession  # noqa: E402
 from edgehem.bundle import Bundle  # noqa: E402
 from edgehem.errors import BudgetError, UsageError  # noqa: E402
@@ -340,4 +340,4 @@ def test_a_study_without_a_result_stays_in_the_judgement(bundle: Path, tmp_path:
 
 def test_labels_are_listed_in_one_order_everywhere() -> None:
     """Three lists, so that the network stands alone and the command line starts light; one order."""
-    assert phantom.LABELS == LABELS == ("any", *cli.SUBTYPES)
+    assert phantom.LABELS == LABELS == ("any", *arguments.SUBTYPES)
