@@ -121,6 +121,7 @@ def model_card(manifest: Manifest) -> str:
         *(f"| {g.precision} | {g.form} | {g.bytes / 1e6:.2f} |" for g in manifest.graphs),
         "",
     ]
+    lines += [*_tensorrt(manifest)]
     held_out = manifest.metrics.get("held_out")
     if held_out:
         lines += [
@@ -134,6 +135,23 @@ def model_card(manifest: Manifest) -> str:
         lines.append("")
     lines.append("`records/` holds a record of every stage that made this bundle.")
     return "\n".join(lines) + "\n"
+
+
+def _tensorrt(manifest: Manifest) -> list[str]:
+    """Whether the bundle may be called ready for TensorRT."""
+    found = manifest.provenance.get("tensorrt")
+    if not found:
+        return []
+    if found["ready"]:
+        files = ", ".join(f"`{file}`" for file in found["graphs"])
+        return [
+            f"TensorRT: {files} pass edgehem's {found['rules']} readiness rules. No TensorRT runtime has built them.",
+            "",
+        ]
+    failed = "; ".join(
+        f"`{file}`: {', '.join(each['errors'])}" for file, each in found["graphs"].items() if each["errors"]
+    )
+    return [f"**Not ready for TensorRT**: {failed}.", ""]
 
 
 def _where_rules_come_from(manifest: Manifest) -> str:

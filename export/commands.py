@@ -27,6 +27,7 @@ from edgehem.export.interface import read as read_interface
 from edgehem.export.progress import say
 from edgehem.export.quantize import Studies, quantize_file
 from edgehem.export.quantize import quantize as quantize_graph
+from edgehem.export.readiness import readiness
 from edgehem.export.samples import Cache
 from edgehem.export.sources import open_source
 from edgehem.export.to_onnx import load_checkpoint
@@ -103,14 +104,15 @@ def export(
         bundling.write_record(out, "calibration", {"data": cache.record, "rules": msgspec.to_builtins(head.rules)})
     else:
         say("no --calibration: probabilities are the network's own, and the operating point is 0.5")
+    graph = bundling.graph_entry(out, FLOAT, "fp32", "float")
     manifest = bundling.new_manifest(
         described,
         name=out.resolve().name,
         version=BUNDLE_VERSION,
-        graph=bundling.graph_entry(out, FLOAT, "fp32", "float"),
+        graph=graph,
         head=head,
         demonstration=demonstration,
-        provenance=provenance,
+        provenance={**provenance, "tensorrt": readiness(out, [graph])},
     )
     bundling.write_manifest(out, manifest)
     say(f"{out}: bundle written")
@@ -154,9 +156,11 @@ def quantize(
     record["data"] = cache.record
     bundling.write_record(bundle, "quantization", record)
     added = [bundling.graph_entry(bundle, file, "int8", written["form"]) for file, written in record["graphs"].items()]
+    graphs = (*(graph for graph in manifest.graphs if graph.precision != "int8"), *added)
     changed = msgspec.structs.replace(
         manifest,
-        graphs=(*(graph for graph in manifest.graphs if graph.precision != "int8"), *added),
+        graphs=graphs,
+        provenance={**manifest.provenance, "tensorrt": readiness(bundle, graphs)},
         metrics={},  # those of the graphs that were replaced
     )
     (bundle / "records" / "held_out.json").unlink(missing_ok=True)

@@ -7,14 +7,14 @@ word.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import onnx
 
-from edgehem.bundle import Bundle
+from edgehem.bundle import Graph
 from edgehem.errors import BudgetError
 from edgehem.export import tensorrt_network, tensorrt_quantised
 from edgehem.export.graph import opened
@@ -100,9 +100,27 @@ def lint_file(path: Path) -> Report:
     return lint(opened(path)[0])
 
 
-def lint_bundle(bundle: Bundle) -> dict[str, Report]:
-    """Every graph of a bundle by its precision. One with an INT8 graph that has an error is not ready for TensorRT."""
-    return {graph.precision: lint_file(bundle.folder / graph.file) for graph in bundle.manifest.graphs}
+def readiness(folder: Path, graphs: Sequence[Graph]) -> dict[str, Any]:
+    """Whether TensorRT would take a bundle's graphs, for its manifest: all that are meant for it must pass.
+
+    Parameters
+    ----------
+    folder : Path
+    graphs : sequence of Graph
+        Those of form ``qdq-u8`` are for ONNX Runtime alone, and not looked at.
+    """
+    reports = {graph.file: lint_file(folder / graph.file) for graph in graphs if graph.form != "qdq-u8"}
+    return {
+        "ready": all(report.ready for report in reports.values()),
+        "rules": len(RULES),
+        "graphs": {
+            file: {
+                "errors": sorted({finding.rule.id for finding in report.errors}),
+                "warnings": sorted({finding.rule.id for finding in report.warnings}),
+            }
+            for file, report in reports.items()
+        },
+    }
 
 
 def require_ready(model: onnx.ModelProto) -> Report:

@@ -52,7 +52,7 @@ def test_a_good_bundle_opens_and_verifies(write_bundle: WriteBundle) -> None:
         (lambda m: m.update(schema="edgehem.bundle/9"), "edgehem.bundle/9"),
         (lambda m: m.update(graphs=[]), "no graph"),
         (lambda m: m.update(heads=[]), "no head"),
-        (lambda m: m["inputs"].pop("valid"), "valid"),
+        (lambda m: m["inputs"].update(sound="s"), "sound"),
         (lambda m: m["preprocess"].update(dtype="float64"), "float64"),
         (lambda m: m["preprocess"].update(windows=[]), "windows"),
         (lambda m: m["preprocess"].update(spacing_mm=[4.5, 0.0, 1.0]), "positive"),

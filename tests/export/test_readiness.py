@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -18,7 +19,7 @@ from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 
 from edgehem.bundle import find  # noqa: E402
 from edgehem.errors import BudgetError, UsageError  # noqa: E402
-from edgehem.export.readiness import RULES, lint, lint_bundle, lint_file, require_ready, table  # noqa: E402
+from edgehem.export.readiness import RULES, lint, lint_file, readiness, require_ready, table  # noqa: E402
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "export.md"
 FLOAT, INT8 = TensorProto.FLOAT, TensorProto.INT8
@@ -465,10 +466,20 @@ def test_what_onnx_runtimes_quantiser_writes(settings: str, tmp_path: Path) -> N
 
 
 def test_the_shipped_graphs_are_ready() -> None:
-    reports = lint_bundle(find("hemorrhagenet"))
-    assert set(reports) == {"fp32", "int8"}
-    for report in reports.values():
-        assert report.ready, report.text()
+    bundle = find("hemorrhagenet")
+    found = readiness(bundle.folder, bundle.manifest.graphs)
+    assert found["ready"]
+    assert found["graphs"] == {name: {"errors": [], "warnings": []} for name in ("fp32.onnx", "int8.onnx")}
+    assert found == bundle.manifest.provenance["tensorrt"]
+
+
+def test_a_graph_for_another_engine_is_not_called_ready() -> None:
+    bundle = find("hemorrhagenet")
+    (unsigned,) = (graph for graph in bundle.manifest.graphs if graph.form == "qdq-u8")
+    renamed = msgspec.structs.replace(unsigned, form="qdq-s8")
+    found = readiness(bundle.folder, [renamed])
+    assert not found["ready"]
+    assert "unsigned-type" in found["graphs"]["int8_u8.onnx"]["errors"]
 
 
 def test_a_report_says_everything_as_json() -> None:
