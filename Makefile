@@ -29,9 +29,10 @@ types:
 test:
 	$(PYTHON) -m pytest -m "not torch"
 
-# Needs the [export] extra.
+# Needs the [export] extra; and the engines' tests once more, where [cpu] is there (the README's command has it not).
 test-export:
 	$(PYTHON) -m pytest -m torch
+	$(PYTHON) -m pytest -m "not torch" tests/test_backends.py tests/test_compile.py tests/test_device.py
 
 # Timings: tells, never decides a test.
 bench:

@@ -6,15 +6,17 @@ import hashlib
 import json
 import textwrap
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from edgehem.bundle import MANIFEST, SCHEMA, Bundle, Graph, Head, Manifest, check_names, contents
 from edgehem.durable import remove, sync, sync_folder, write_whole
 from edgehem.export.evaluate import spell_figure
-from edgehem.export.interface import Interface
 from edgehem.signature import SIGNATURE
+
+if TYPE_CHECKING:
+    from edgehem.export.interface import Interface  # it needs torch, and a manifest does not
 
 CARD = "MODEL_CARD.md"
 CARD_WIDTH = 116
