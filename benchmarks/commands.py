@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
+from edgehem.benchmarks import engines as engines_run
+from edgehem.benchmarks import engines_report, intake_report, picture, report
 from edgehem.benchmarks import gates as gates_run
 from edgehem.benchmarks import intake as intake_run
-from edgehem.benchmarks import intake_report, picture, report
+from edgehem.benchmarks import networks as network_list
 from edgehem.benchmarks.case import Case
 from edgehem.benchmarks.kernels import QUICK_ROUNDS, ROUNDS, Settings, run
 
@@ -63,9 +65,31 @@ def gates(
     return gates_run.run(heads or (gates_run.QUICK_HEADS if quick else gates_run.HEADS), progress=progress)
 
 
+def engines(
+    *,
+    networks: Sequence[str] | None = None,
+    batch: int | None = None,
+    rounds: int | None = None,
+    quick: bool = False,
+    say: Callable[[str], None] = lambda line: None,
+) -> dict[str, Any]:
+    """Measure the engines; see ``edgehem bench engines --help``."""
+    chosen = networks or (network_list.SMALL if quick else network_list.NAMES)
+    settings = engines_run.Settings(
+        networks=chosen,
+        batch=batch or engines_run.BATCH,
+        rounds=rounds or (engines_run.QUICK_ROUNDS if quick else engines_run.ROUNDS),
+    )
+    return engines_run.run(settings, say=say)
+
+
 def text(result: dict[str, Any]) -> str:
     """The result for a terminal."""
-    renders = {intake_run.SCHEMA: intake_report.render, gates_run.SCHEMA: gates_run.render}
+    renders = {
+        intake_run.SCHEMA: intake_report.render,
+        gates_run.SCHEMA: gates_run.render,
+        engines_run.SCHEMA: engines_report.render,
+    }
     return renders.get(result["schema"], report.render)(result)
 
 

@@ -175,6 +175,15 @@ def add_bench_intake(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--size", metavar="SLICESxMATRIX", type=_size, help=argparse.SUPPRESS)  # for tests
 
 
+def add_bench_engines(parser: argparse.ArgumentParser) -> None:
+    """``edgehem bench engines``."""
+    parser.add_argument("--json", metavar="FILE", type=Path, help="also write every figure there")
+    parser.add_argument("--networks", metavar="NAME", nargs="+", help="six by default; with --quick two small ones")
+    parser.add_argument("--batch", metavar="N", type=_positive, help="images at once (4)")
+    parser.add_argument("--rounds", metavar="N", type=_positive, help="times each candidate runs (15; with --quick 3)")
+    parser.add_argument("--quick", action="store_true", help="few rounds of two small networks")
+
+
 def add_bench_gates(parser: argparse.ArgumentParser) -> None:
     """``edgehem bench gates``."""
     parser.add_argument("--json", metavar="FILE", type=Path, help="also write the counts there")

@@ -285,6 +285,25 @@ def bench_gates(arguments: argparse.Namespace) -> int:
     return EXIT_DONE
 
 
+def bench_engines(arguments: argparse.Namespace) -> int:
+    """``edgehem bench engines``: every engine and precision of the same networks."""
+    _ask_for_file("--json", arguments.json)
+    from edgehem.benchmarks import commands
+
+    result = commands.engines(
+        networks=arguments.networks,
+        batch=arguments.batch,
+        rounds=arguments.rounds,
+        quick=arguments.quick,
+        say=_say,
+    )
+    print(commands.text(result).rstrip("\n"), flush=True)
+    if arguments.json is not None:
+        with _whole(arguments.json) as part:
+            part.write_text(commands.document(result), encoding="utf-8")
+    return EXIT_DONE
+
+
 def _ask_for_file(option: str, path: Path | None) -> None:
     """Ask whether a result can be written before the minutes that it takes, not after them."""
     if path is not None and (path.is_dir() or not path.parent.is_dir()):
@@ -333,6 +352,7 @@ def build_parser() -> argparse.ArgumentParser:
     for add, run, summary in (
         (takes.add_bench_kernels, bench_kernels, "The preprocessing pass beside a memcpy and other libraries."),
         (takes.add_bench_intake, bench_intake, "Files to a stack beside other readers."),
+        (takes.add_bench_engines, bench_engines, "Every engine and precision of six networks ([export], [cpu])."),
         (takes.add_bench_gates, bench_gates, "How often the intake's gates are right on phantoms: counts, not times."),
     ):
         sub = measured.add_parser(run.__name__.removeprefix("bench_"), help=summary, description=summary)
