@@ -226,11 +226,16 @@ def _quantised(
 ) -> tuple[dict[tuple[str, str, str], bytes], dict[str, Any]]:
     """Both INT8 graphs by one plain recipe, no layer put back: there are no labels to search by."""
     from edgehem.export.int8.judge import Judge
+    from edgehem.export.int8.places import Wiring, named
     from edgehem.export.int8.search import Recipe, Search, run_all
 
     feed = [{INPUT: image} for image in calibration]
     recipe = Recipe(method="minmax")
-    search = Search(model, calibration=feed, selection=feed[:1], judge=Judge(run_all(model, feed[:1])))
+    # There is no head to be kept in float, only features.
+    first = sorted(Wiring(named(model)).first())
+    search = Search(
+        model, calibration=feed, selection=feed[:1], judge=Judge(run_all(model, feed[:1])), keep_float=first
+    )
     found = {
         ("int8", form, file): fixed(search.build(recipe, search.layers, unsigned=unsigned), batch)
         for form, file, unsigned in (("qdq-s8", "int8.onnx", False), ("qdq-u8", "int8_u8.onnx", True))

@@ -109,8 +109,8 @@ def compile_bundle(
             contender.judge(bundle, reference, exact[contender.graph])
             if backend not in ("auto", contender.engine.name):
                 contender.why = contender.why or f"only {backend} was asked for"
-        time_all(contenders, paths, rounds, tell)
-    baseline = next(each for each in contenders if _is_baseline(each.engine, each.graph, each.arithmetic, base))
+        baseline = next(each for each in contenders if _is_baseline(each.engine, each.graph, each.arithmetic, base))
+        time_all(contenders, baseline, paths, rounds, tell)
     if not baseline.times:
         raise BackendError(f"what all is compared to does not run: {baseline.why}")
     candidates = tuple(contender.candidate(baseline) for contender in contenders)

@@ -24,6 +24,8 @@ MOST_FLIPS = 0
 FIDELITY_DB = 20.0
 """What an engine may change by optimising a graph. Rounding leaves 23 dB or more of an int8 graph; a wrong fusion that
 ONNX Runtime made without a word left 6."""
+NEAR, AGAIN = 1.3, 3
+"""Candidates this near to the fastest are timed again, until they ran so many times as often as the others."""
 FEWEST_ROUNDS = 5
 MOST_TIMING_S = 120.0
 """No further round is begun after this long, once the fewest are done."""
@@ -89,8 +91,8 @@ class Contender:
         """What is recorded."""
         deviation = self.deviation
         ratio = None
-        if self.times and len(self.times) == len(baseline.times):
-            low, middle, high = np.percentile(np.divide(baseline.times, self.times), [25, 50, 75])
+        if self.times and len(self.times) <= len(baseline.times):
+            low, middle, high = np.percentile(np.divide(baseline.times[: len(self.times)], self.times), [25, 50, 75])
             ratio = (round(float(low), 3), round(float(middle), 3), round(float(high), 3))
         return Candidate(
             engine=self.engine.name,
@@ -110,14 +112,33 @@ class Contender:
         )
 
 
-def time_all(contenders: Sequence[Contender], paths: Sequence[Path], rounds: int, tell: Say) -> None:
-    """Time all in turns, each round in another order: what the machine does besides then happens to all of them."""
+def time_all(
+    contenders: Sequence[Contender], baseline: Contender, paths: Sequence[Path], rounds: int, tell: Say
+) -> None:
+    """Time all in turns, each round in another order: what the machine does besides then happens to all of them.
+
+    Those that are near the fastest are then timed as often again, with the baseline that times are told in: a few
+    rounds do not tell them apart.
+    """
+    _time(contenders, paths, range(rounds), tell, "timing")
+    allowed = [each for each in contenders if each.times and not each.why]
+    if not allowed or not baseline.times:
+        return
+    best = min(float(np.median(each.times)) for each in allowed)
+    near = [each for each in allowed if float(np.median(each.times)) <= NEAR * best]
+    if len(near) > 1:
+        finalists = near if baseline in near else [*near, baseline]
+        _time(finalists, paths, range(rounds, AGAIN * rounds), tell, "timing the fastest again")
+
+
+def _time(contenders: Sequence[Contender], paths: Sequence[Path], numbers: range, tell: Say, what: str) -> None:
     begun = time.monotonic()
-    for number in range(rounds):
+    for number in numbers:
         running = [contender for contender in contenders if contender.trial is not None]
-        if not running or (number >= FEWEST_ROUNDS and time.monotonic() - begun > MOST_TIMING_S):
+        done = number - numbers.start
+        if not running or (done >= FEWEST_ROUNDS and time.monotonic() - begun > MOST_TIMING_S):
             break
-        tell(f"timing, round {number + 1} of {rounds}")
+        tell(f"{what}, round {done + 1} of {len(numbers)}")
         turn = number % len(running)
         for contender in running[turn:] + running[:turn]:
             assert contender.trial is not None
