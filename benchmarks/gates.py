@@ -13,11 +13,10 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import numpy as np
-
 from edgehem.benchmarks import environment
 from edgehem.dicom.gates import pass_gates
 from edgehem.errors import Code, Refusal
+from edgehem.intervals import wilson
 from edgehem.machine import usable_cpus
 from edgehem.phantom import Protocol, draw_bleeds, make_case
 from edgehem.phantom.flaws import Flaws
@@ -34,7 +33,6 @@ VOXEL_MM = 1.5
 MATRIX = 256
 """Half of what scanners write, at a quarter of the time."""
 AIR_HU = -1000
-Z95 = 1.959964
 
 Change = Callable[[Volume], Volume]
 Progress = Callable[[int, int], None]
@@ -215,15 +213,6 @@ def _answers(jobs: Sequence[tuple[Condition, int]], workers: int) -> Iterator[li
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # the children's matrix library, not ours
     with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
         yield from pool.map(judge, jobs)
-
-
-def wilson(hits: int, total: int) -> tuple[float, float]:
-    """95 % Wilson score interval of a proportion; (0, 1) of nothing."""
-    if not total:
-        return 0.0, 1.0
-    p, q = hits / total, Z95**2 / total
-    centre, half = p + q / 2, Z95 * np.sqrt(p * (1 - p) / total + q / (4 * total))
-    return max(0.0, float((centre - half) / (1 + q))), min(1.0, float((centre + half) / (1 + q)))
 
 
 def render(result: dict[str, Any]) -> str:

@@ -226,13 +226,13 @@ def _quantised(
 ) -> tuple[dict[tuple[str, str, str], bytes], dict[str, Any]]:
     """Both INT8 graphs by one plain recipe, no layer put back: there are no labels to search by."""
     from edgehem.export.int8.judge import Judge
-    from edgehem.export.int8.places import Wiring, named
+    from edgehem.export.int8.places import Wiring
     from edgehem.export.int8.search import Recipe, Search, run_all
 
     feed = [{INPUT: image} for image in calibration]
     recipe = Recipe(method="minmax")
     # There is no head to be kept in float, only features.
-    first = sorted(Wiring(named(model)).first())
+    first = sorted(Wiring(model).first())
     search = Search(
         model, calibration=feed, selection=feed[:1], judge=Judge(run_all(model, feed[:1])), keep_float=first
     )

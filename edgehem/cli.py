@@ -251,12 +251,7 @@ def bench_kernels(arguments: argparse.Namespace) -> int:
         size=arguments.size,
         progress=_progress,
     )
-    print(commands.text(result).rstrip("\n"), flush=True)
-    for path, content in ((arguments.json, commands.document), (arguments.plot, commands.drawing)):
-        if path is not None:
-            with _whole(path) as part:
-                part.write_text(content(result), encoding="utf-8")
-    return EXIT_DONE
+    return _tell(result, (arguments.json, commands.document), (arguments.plot, commands.drawing))
 
 
 def bench_intake(arguments: argparse.Namespace) -> int:
@@ -265,11 +260,7 @@ def bench_intake(arguments: argparse.Namespace) -> int:
     from edgehem.benchmarks import commands
 
     result = commands.intake(rounds=arguments.rounds, quick=arguments.quick, size=arguments.size, progress=_progress)
-    print(commands.text(result).rstrip("\n"), flush=True)
-    if arguments.json is not None:
-        with _whole(arguments.json) as part:
-            part.write_text(commands.document(result), encoding="utf-8")
-    return EXIT_DONE
+    return _tell(result, (arguments.json, commands.document))
 
 
 def bench_gates(arguments: argparse.Namespace) -> int:
@@ -278,11 +269,7 @@ def bench_gates(arguments: argparse.Namespace) -> int:
     from edgehem.benchmarks import commands
 
     result = commands.gates(heads=arguments.heads, quick=arguments.quick, progress=_progress)
-    print(commands.text(result).rstrip("\n"), flush=True)
-    if arguments.json is not None:
-        with _whole(arguments.json) as part:
-            part.write_text(commands.document(result), encoding="utf-8")
-    return EXIT_DONE
+    return _tell(result, (arguments.json, commands.document))
 
 
 def bench_engines(arguments: argparse.Namespace) -> int:
@@ -297,10 +284,18 @@ def bench_engines(arguments: argparse.Namespace) -> int:
         quick=arguments.quick,
         say=_say,
     )
+    return _tell(result, (arguments.json, commands.document))
+
+
+def _tell(result: dict[str, Any], *files: tuple[Path | None, Callable[[dict[str, Any]], str]]) -> int:
+    """Print what was measured, and write it where that was asked for."""
+    from edgehem.benchmarks import commands
+
     print(commands.text(result).rstrip("\n"), flush=True)
-    if arguments.json is not None:
-        with _whole(arguments.json) as part:
-            part.write_text(commands.document(result), encoding="utf-8")
+    for path, content in files:
+        if path is not None:
+            with _whole(path) as part:
+                part.write_text(content(result), encoding="utf-8")
     return EXIT_DONE
 
 

@@ -57,7 +57,7 @@ def compare(reference: Answers, answers: Answers, heads: Sequence[Head]) -> Devi
                 raise BundleError(f"output {name!r} is missing or of another shape")
             if not np.isfinite(given[name]).all():
                 raise BundleError(f"output {name!r} holds a value that is not a number")
-    noise = {name: _sqnr_db(reference, answers, name) for name in reference[0]}
+    noise = {name: sqnr_db([one[name] for one in reference], [one[name] for one in answers]) for name in reference[0]}
     shift, flips = 0.0, 0
     for head in heads:
         for wanted, given in zip(reference, answers, strict=True):
@@ -87,13 +87,18 @@ def _judged(wanted: npt.NDArray[np.float32], given: npt.NDArray[np.float32], hea
     return float(np.abs(after - before).max()), turned
 
 
-def _sqnr_db(reference: Answers, answers: Answers, name: str) -> float:
-    """10 log10 (signal / noise) of one output over all probes."""
+def sqnr_db(reference: Sequence[npt.NDArray[np.float32]], values: Sequence[npt.NDArray[np.float32]]) -> float:
+    """Signal-to-quantisation-noise ratio of tensors, dB: power of the reference over power of the difference.
+
+    From -:data:`MOST_DB`, also where a value is not a number, to :data:`MOST_DB`, where nothing differs.
+    """
     signal = noise = 0.0
-    for wanted, given in zip(reference, answers, strict=True):
-        exact = wanted[name].astype(np.float64)
+    for wanted, given in zip(reference, values, strict=True):
+        exact = wanted.astype(np.float64)
         signal += float(np.square(exact).sum())
-        noise += float(np.square(given[name] - exact).sum())
+        noise += float(np.square(given - exact).sum())
+    if not np.isfinite(noise):
+        return -MOST_DB
     if noise == 0:
         return MOST_DB
     return float(np.clip(10 * np.log10(max(signal, np.finfo(float).tiny) / noise), -MOST_DB, MOST_DB))

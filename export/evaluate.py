@@ -17,6 +17,7 @@ from edgehem.export.progress import Progress
 from edgehem.export.samples import UNKNOWN
 from edgehem.export.sources import phantom_source, rows_of_split
 from edgehem.export.workers import ordered
+from edgehem.intervals import wilson
 from edgehem.machine import usable_cpus
 from edgehem.model import load
 from edgehem.phantom.cases import LABELS, make_case
@@ -49,16 +50,6 @@ def auc_interval(labels: npt.NDArray[Any], scores: Float, *, seed: int = 0, leve
     tail = (1 - level) / 2
     low, high = np.quantile(values, [tail, 1 - tail])
     return float(low), float(high)
-
-
-def wilson(hits: int, total: int) -> tuple[float, float]:
-    """95 % Wilson score interval of a proportion; (0, 1) of nothing."""
-    if not total:
-        return 0.0, 1.0
-    z = 1.959964
-    p, q = hits / total, z * z / total
-    centre, half = p + q / 2, z * np.sqrt(p * (1 - p) / total + q / (4 * total))
-    return float((centre - half) / (1 + q)), float((centre + half) / (1 + q))
 
 
 @dataclass(frozen=True, kw_only=True)

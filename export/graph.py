@@ -88,11 +88,17 @@ def finished(model: onnx.ModelProto, *, system: str) -> tuple[onnx.ModelProto, b
 
 
 def named(model: onnx.ModelProto) -> None:
-    """Give nodes without a name one that depends on the graph alone, in place: rules and engines name nodes."""
+    """Give every node a name of its own, in place, that depends on the graph alone: rules and engines name nodes.
+
+    Names that are there are kept; of nodes that share one, the first keeps it.
+    """
     for graph in _graphs(model.graph):
         taken = {node.name for node in graph.node}
+        seen: set[str] = {""}
         for number, node in enumerate(graph.node):
-            if not node.name:
+            if node.name not in seen:
+                seen.add(node.name)
+            else:
                 name = f"{node.op_type}_{number}"
                 while name in taken:
                     name += "_"

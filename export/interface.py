@@ -68,14 +68,15 @@ class Interface(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         return {name: known[kind] for kind, name in self.inputs.items()}
 
     def draw(self) -> parity.Draw:
-        """Inputs to compare with: noise in 0..1, and a few planes that were not scanned."""
+        """Inputs to compare with: noise in 0..1, and the first planes not scanned, another number each."""
         shapes, valid = self.shapes(), self.inputs.get("valid")
 
         def drawn(rng: np.random.Generator, batch: int) -> dict[str, npt.NDArray[Any]]:
             values = {name: rng.random((batch, *shape), np.float32) for name, shape in shapes.items()}
             if valid is not None:
                 values[valid] = np.ones((batch, *shapes[valid]), np.float32)
-                values[valid][:, : shapes[valid][0] // 8] = 0
+                for number, row in enumerate(values[valid]):
+                    row[: (5 + 3 * number) % len(row)] = 0
             return values
 
         return drawn

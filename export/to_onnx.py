@@ -10,8 +10,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import onnx
 import torch
 from torch import nn
@@ -26,18 +24,12 @@ from edgehem.export.models.hemorrhagenet import HemorrhageNet
 from edgehem.preprocess import PreprocessSpec
 
 __all__ = [
-    "INPUTS",
-    "OUTPUTS",
     "cleaned",
     "export_onnx",
     "fuse_batch_norms",
-    "hemorrhage_inputs",
     "load_checkpoint",
-    "to_onnx",
 ]
 
-INPUTS = ("image", "valid")
-OUTPUTS = ("logits", "attention", "slice_logits", "blood_map")
 OPSET = 18
 """What the exporter writes of itself: asked for less it converts, and sometimes silently does not."""
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
@@ -171,26 +163,6 @@ def export_onnx(
         "batches": list(batches),
         "versions": {"torch": torch.__version__, "onnx": onnx.__version__},
     }
-
-
-def to_onnx(model: HemorrhageNet, spec: PreprocessSpec, out: Path) -> dict[str, Any]:
-    """Export HemorrhageNet; see :func:`export_onnx`."""
-    planes, rows, columns = spec.shape
-    examples = {"image": torch.rand(2, planes, len(spec.windows), rows, columns), "valid": torch.ones(2, planes)}
-    return export_onnx(model, examples, out, outputs=OUTPUTS, system="hemorrhagenet", draw=hemorrhage_inputs(spec))
-
-
-def hemorrhage_inputs(spec: PreprocessSpec) -> parity.Draw:
-    """Maker of HemorrhageNet's inputs: noise in 0..1, and the first planes not scanned, another number each."""
-
-    def draw(rng: np.random.Generator, batch: int) -> dict[str, npt.NDArray[Any]]:
-        planes, rows, columns = spec.shape
-        valid = np.ones((batch, planes), np.float32)
-        for number, row in enumerate(valid):
-            row[: (5 + 3 * number) % planes] = 0
-        return {"image": rng.random((batch, planes, len(spec.windows), rows, columns), np.float32), "valid": valid}
-
-    return draw
 
 
 def _chain(module: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Module]]:

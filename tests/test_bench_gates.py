@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from edgehem import cli
@@ -56,11 +55,3 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
     assert asked == [3, gates.QUICK_HEADS]
     assert json.loads(file.read_text(encoding="utf-8"))["schema"] == gates.SCHEMA
     assert "Right: the wanted code" in capsys.readouterr().out
-
-
-def test_wilson_interval_of_a_textbook_case() -> None:
-    assert gates.wilson(81, 263) == pytest.approx((0.2553, 0.3662), abs=1e-4)
-    assert gates.wilson(0, 0) == (0.0, 1.0)
-    low, high = gates.wilson(0, 100)
-    assert low == 0
-    assert np.isclose(high, 0.0370, atol=1e-4)

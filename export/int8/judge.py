@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from edgehem.bundle import Head
 from edgehem.decide import probabilities
+from edgehem.export.deviation import sqnr_db
 from edgehem.export.evaluate import auc
 
 Float = npt.NDArray[np.float64]
@@ -18,8 +19,6 @@ Outputs = Mapping[str, npt.NDArray[np.float32]]
 
 RESAMPLES = 1000
 """Bootstrap resamples of a paired interval."""
-PERFECT_DB = 120.0
-"""Said for outputs that do not differ, or not beyond float32."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,17 +183,6 @@ class Judge:
     def _probabilities(self, outputs: Sequence[Outputs]) -> Float:
         assert self.head is not None
         return probabilities(np.concatenate([one[self.main] for one in outputs]), self.head)
-
-
-def sqnr_db(reference: Sequence[npt.NDArray[np.float32]], values: Sequence[npt.NDArray[np.float32]]) -> float:
-    """Signal-to-quantisation-noise ratio of tensors, dB: power of the reference over power of the difference."""
-    signal = sum(float((r.astype(np.float64) ** 2).sum()) for r in reference)
-    noise = sum(float(((r.astype(np.float64) - v) ** 2).sum()) for r, v in zip(reference, values, strict=True))
-    if not np.isfinite(noise):
-        return -PERFECT_DB
-    if noise <= signal * 10 ** (-PERFECT_DB / 10):
-        return PERFECT_DB
-    return float(10 * np.log10(max(signal, np.finfo(np.float64).tiny) / noise))
 
 
 def _paired(

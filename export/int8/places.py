@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -270,23 +270,3 @@ class Wiring:
                 seen.add(index)
                 open_tensors += self.nodes[index].input
         return seen
-
-
-def named(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy in which every node has a name of its own; names that are unique already are kept."""
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
-    counts: dict[str, int] = {}
-    for node in copy.graph.node:
-        counts[node.name] = counts.get(node.name, 0) + 1
-    for index, node in enumerate(copy.graph.node):
-        if not node.name or counts[node.name] > 1:
-            node.name = f"{node.op_type}_{index}"
-    return copy
-
-
-def layer_weights(model: onnx.ModelProto, layers: Iterable[str]) -> Mapping[str, onnx.TensorProto]:
-    """Layer name to its stored weight."""
-    stored = {tensor.name: tensor for tensor in model.graph.initializer}
-    nodes = {node.name: node for node in model.graph.node}
-    return {name: stored[nodes[name].input[1]] for name in layers}

@@ -12,9 +12,11 @@ import onnx
 
 from edgehem.backends.onnxruntime import OnnxRuntimeSession
 from edgehem.errors import BudgetError, UsageError
+from edgehem.export.deviation import sqnr_db
+from edgehem.export.graph import named
 from edgehem.export.int8.adjust import bias_corrections, equalised, picked_first
-from edgehem.export.int8.judge import Budget, Figures, Judge, sqnr_db
-from edgehem.export.int8.places import Wiring, named
+from edgehem.export.int8.judge import Budget, Figures, Judge
+from edgehem.export.int8.places import Wiring
 from edgehem.export.int8.qdq import plan, quantised, watched
 from edgehem.export.int8.ranges import PERCENTILE, Inputs, Seen, observe, with_outputs
 
@@ -138,7 +140,8 @@ class Search:
         keep_float: Sequence[str] | None = None,
         say: Say = lambda line: None,
     ) -> None:
-        self.model = picked_first(named(model))
+        self.model = picked_first(model)
+        named(self.model)
         self.wiring = Wiring(self.model)
         self.calibration, self.selection, self.judge, self.say = calibration, selection, judge, say
         every = self.wiring.layers(kinds)
@@ -286,7 +289,7 @@ def _level(figures: Figures) -> float:
 
 
 def _growing(most: int) -> list[int]:
-    """1, 2, 3, 4, 6, 8, 12, 16, 24, ... up to a number, and that number."""
+    """1, 2, 3, 4, 5, 7, 9, 12, 16, ... up to a number, and that number."""
     counts, count = [], 1
     while count < most:
         counts.append(count)

@@ -10,7 +10,7 @@ import pytest
 from edgehem.decide import probabilities
 from edgehem.errors import UsageError
 from edgehem.export.calibrate import CONFORMAL_ERROR, FALSE_POSITIVES, fit_rules, platt
-from edgehem.export.evaluate import Judged, auc, auc_interval, render, summarise, wilson
+from edgehem.export.evaluate import Judged, auc, auc_interval, render, summarise
 from edgehem.phantom.cases import LABELS
 from edgehem.result import BundleInfo, Finding, Result, Verdict
 
@@ -31,13 +31,6 @@ def test_auc_interval_covers_and_is_seeded() -> None:
     low, high = auc_interval(labels, scores)
     assert low < auc(labels, scores) < high
     assert (low, high) == auc_interval(labels, scores)
-
-
-def test_wilson_interval_of_a_textbook_case() -> None:
-    """Newcombe (1998), method 3: 81 of 263 gives 0.2553 to 0.3662."""
-    low, high = wilson(81, 263)
-    assert (low, high) == (pytest.approx(0.2553, abs=2e-4), pytest.approx(0.3662, abs=2e-4))
-    assert wilson(0, 0) == (0.0, 1.0)
 
 
 def test_platt_recovers_a_known_distortion() -> None:

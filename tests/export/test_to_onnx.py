@@ -25,10 +25,10 @@ from edgehem.bundle import find  # noqa: E402
 from edgehem.errors import BudgetError, UsageError  # noqa: E402
 from edgehem.export import parity  # noqa: E402
 from edgehem.export.graph import interface, take_onnx  # noqa: E402
+from edgehem.export.interface import HEMORRHAGENET  # noqa: E402
 from edgehem.export.parity import FLOAT, INT8, Agreement, Budget, across_batches, between_optimisations  # noqa: E402
 from edgehem.export.readiness import lint  # noqa: E402
-from edgehem.export.to_onnx import export_onnx, fuse_batch_norms, hemorrhage_inputs  # noqa: E402
-from edgehem.preprocess import CANONICAL  # noqa: E402
+from edgehem.export.to_onnx import export_onnx, fuse_batch_norms  # noqa: E402
 
 
 class Triage(nn.Module):
@@ -311,7 +311,7 @@ def test_figures_are_what_they_say() -> None:
 def test_optimised_and_plain_agree_on_what_ships() -> None:
     """The gate for a fusion that is silently wrong. Noise is the hardest input: it lies outside what was calibrated."""
     bundle = find("hemorrhagenet")
-    draw = hemorrhage_inputs(CANONICAL)
+    draw = HEMORRHAGENET.draw()
     for graph in bundle.manifest.graphs:
         data = (bundle.folder / graph.file).read_bytes()
         budget = INT8 if graph.precision == "int8" else FLOAT

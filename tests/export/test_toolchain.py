@@ -25,12 +25,13 @@ from edgehem.export import bundling, commands  # noqa: E402
 from edgehem.export.evaluate import judge, summarise  # noqa: E402
 from edgehem.export.int8.judge import Budget  # noqa: E402
 from edgehem.export.int8.search import PLAIN  # noqa: E402
+from edgehem.export.interface import HEMORRHAGENET, float_graph  # noqa: E402
 from edgehem.export.models.hemorrhagenet import LABELS, HemorrhageNet  # noqa: E402
 from edgehem.export.parity import against_torch  # noqa: E402
 from edgehem.export.quantize import network_input, quantize, split  # noqa: E402
 from edgehem.export.readiness import lint  # noqa: E402
 from edgehem.export.samples import UNKNOWN, Cache, Sample, build_cache  # noqa: E402
-from edgehem.export.to_onnx import OUTPUTS, fuse_batch_norms, hemorrhage_inputs, load_checkpoint, to_onnx  # noqa: E402
+from edgehem.export.to_onnx import fuse_batch_norms, load_checkpoint  # noqa: E402
 from edgehem.export.train import Augmenter, Phase, Sampler, Settings, hierarchical_loss, train, windowed  # noqa: E402
 from edgehem.kernels import window  # noqa: E402
 from edgehem.preprocess import CANONICAL  # noqa: E402
@@ -247,11 +248,11 @@ def test_the_graph_has_a_dynamic_batch_and_leaks_no_paths(bundle: Path) -> None:
 
 def test_a_graph_that_differs_from_torch_leaves_its_budget(checkpoint: Path, tmp_path: Path) -> None:
     model = load_checkpoint(checkpoint, CANONICAL)
-    to_onnx(model, CANONICAL, tmp_path / "net.onnx")
+    float_graph(checkpoint, HEMORRHAGENET, tmp_path / "net.onnx")
     with torch.no_grad():
         model.slice_logits.bias += 0.5
     with pytest.raises(BudgetError, match="disagree"):
-        against_torch(model, (tmp_path / "net.onnx").read_bytes(), hemorrhage_inputs(CANONICAL), outputs=OUTPUTS)
+        against_torch(model, (tmp_path / "net.onnx").read_bytes(), HEMORRHAGENET.draw(), outputs=HEMORRHAGENET.outputs)
 
 
 def test_int8_is_what_tensorrt_takes_and_stays_near_float(bundle: Path, cache: Cache) -> None:
