@@ -22,6 +22,7 @@ import msgspec
 from edgehem import strict_json
 from edgehem.durable import read_once
 from edgehem.errors import BundleError
+from edgehem.onnx_wire import check_whole
 from edgehem.preprocess import PreprocessSpec
 from edgehem.signature import SIGNATURE, read_signature
 from edgehem.trust import Mark, TrustStore
@@ -31,6 +32,8 @@ MANIFEST = "bundle.json"
 REQUIRED_KINDS = frozenset({"image"})
 INPUT_KINDS = REQUIRED_KINDS | {"valid"}
 """What the runtime feeds a graph."""
+HALF_FORMS = frozenset({"float16", "qdq-s8-f16"})
+"""Forms of graphs that are written in float16: their own arithmetic, and the type of their image."""
 
 MAX_MANIFEST_BYTES = 4 * 1024 * 1024
 MAX_GRAPH_BYTES = 1024 * 1024 * 1024
@@ -52,10 +55,17 @@ class Graph(msgspec.Struct, frozen=True, kw_only=True):
     Parameters
     ----------
     precision : str
-        ``fp32`` or ``int8``.
+        ``fp32``, ``fp16`` or ``int8``.
     form : str
-        ``float``; ``qdq-s8``: explicit symmetric int8 Q/DQ, for TensorRT and OpenVINO; ``qdq-u8``: the same with uint8
-        activations, for ONNX Runtime on the CPU.
+        What an engine must understand to run it:
+
+        ``float``: float32 throughout.
+        ``float16``: float16 throughout, but for operators that would lose too much. The input of kind ``image`` is
+        float16, every other input and every output float32. For TensorRT and other GPU engines whose precision comes
+        from the graph.
+        ``qdq-s8``: explicit symmetric int8 Q/DQ in a float32 graph, for TensorRT and OpenVINO.
+        ``qdq-s8-f16``: the same with all that stays float in float16, and inputs as of ``float16``.
+        ``qdq-u8``: as ``qdq-s8`` with uint8 activations, for ONNX Runtime on the CPU.
     file : str
         Relative path.
     sha256 : str
@@ -211,19 +221,34 @@ class Bundle:
             self._trust.accept(self.manifest.name, self._mark)
 
     def graph(self, precision: str, forms: Sequence[str] = ()) -> Graph:
-        """The graph of a precision; where there are several, the one whose form comes first in `forms`.
+        """The graph of a precision.
+
+        Parameters
+        ----------
+        precision : str
+        forms : sequence of str
+            What the engine takes, the form that suits it first: no other is returned. By default the first of any form.
 
         Raises
         ------
         BundleError
-            If there is none.
+            If there is none, with those that there are.
         """
-        found = [graph for graph in self.manifest.graphs if graph.precision == precision]
+        graphs = self.manifest.graphs
+        found = [graph for graph in graphs if graph.precision == precision and (not forms or graph.form in forms)]
         if found:
-            order = {form: place for place, form in enumerate(forms)}
-            return min(found, key=lambda graph: order.get(graph.form, len(order)))
-        have = ", ".join(sorted({g.precision for g in self.manifest.graphs}))
-        raise BundleError(f"bundle {self.manifest.name} has no {precision} graph; it has {have}")
+            return min(found, key=lambda graph: forms.index(graph.form)) if forms else found[0]
+        usable = [graph for graph in graphs if not forms or graph.form in forms]
+        have = ", ".join(sorted({g.precision for g in usable})) or "none"
+        if there := sorted({graph.form for graph in graphs if graph.precision == precision}):
+            raise BundleError(
+                f"bundle {self.manifest.name} has no {precision} graph that this engine takes: it takes the forms "
+                f"{', '.join(forms)}, and the graph is {' or '.join(there)}; of the bundle it can run {have}"
+            )
+        raise BundleError(
+            f"bundle {self.manifest.name} has no {precision} graph; "
+            + (f"of those that it has, this engine runs {have}" if forms else f"it has {have}")
+        )
 
     def read(self, graph: Graph) -> bytes:
         """A graph's bytes, checked against the manifest.
@@ -231,11 +256,13 @@ class Bundle:
         Raises
         ------
         BundleError
-            If the file is missing or is not what the manifest says.
+            If the file is missing, is not what the manifest says, or is no ONNX graph that is whole in itself
+            (:func:`edgehem.onnx_wire.check_whole`): an engine would fetch the rest from where no hash was checked.
         """
         data = self._verified(graph.file, graph.sha256, MAX_GRAPH_BYTES)
         if len(data) != graph.bytes:
             raise BundleError(f"{graph.file} of bundle {self.manifest.name} has another size than its manifest says")
+        check_whole(data, f"{graph.file} of bundle {self.manifest.name}")
         return data
 
     def verify(self) -> None:

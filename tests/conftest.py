@@ -122,10 +122,15 @@ def points_of() -> Callable[[Volume], F64]:
 
 @pytest.fixture
 def write_bundle(tmp_path: Path) -> Callable[..., Path]:
-    """The maker of small bundles: a grid of 12 planes of 16 × 16, two labels, and a graph of arbitrary bytes."""
+    """The maker of small bundles: a grid of 12 planes of 16 × 16, two labels, and a graph.
 
-    def write(*, graph: bytes = b"graph", files: Mapping[str, bytes] | None = None, **changes: Any) -> Path:
+    The graph's bytes are taken as they are; a text makes an empty graph in a model that says it (``doc_string``).
+    """
+
+    def write(*, graph: bytes | str = "graph", files: Mapping[str, bytes] | None = None, **changes: Any) -> Path:
         folder = tmp_path / "bundle"
+        if isinstance(graph, str):
+            graph = b"\x32%c%b\x3a\x00" % (len(graph), graph.encode())
         content = {"model.onnx": graph, **(files or {})}
         for name, data in content.items():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)

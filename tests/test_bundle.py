@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from edgehem import bundle as bundles
@@ -34,10 +35,10 @@ def edit(write_bundle: WriteBundle) -> Callable[[Callable[[Manifest], object]], 
 
 
 def test_a_good_bundle_opens_and_verifies(write_bundle: WriteBundle) -> None:
-    folder = write_bundle(graph=b"a graph", files={"MODEL_CARD.md": b"# Card\n"})
+    folder = write_bundle(graph="a graph", files={"MODEL_CARD.md": b"# Card\n"})
     bundle = Bundle(folder)
     bundle.verify()
-    assert bundle.read(bundle.graph("fp32")) == b"a graph"
+    assert b"a graph" in bundle.read(bundle.graph("fp32")) == (folder / "model.onnx").read_bytes()
     assert bundle.sha256 == hashlib.sha256((folder / MANIFEST).read_bytes()).hexdigest()
 
 
@@ -80,8 +81,9 @@ def test_a_folder_without_manifest_is_no_bundle(tmp_path: Path) -> None:
 
 def test_a_graph_that_was_tampered_with_is_refused(write_bundle: WriteBundle) -> None:
     """One byte is enough, and the length may stay the same."""
-    folder = write_bundle(graph=b"a graph")
-    (folder / "model.onnx").write_bytes(b"a gruph")
+    folder = write_bundle(graph="a graph")
+    path = folder / "model.onnx"
+    path.write_bytes(path.read_bytes().replace(b"a graph", b"a gruph"))
     bundle = Bundle(folder)
     with pytest.raises(BundleError, match="SHA-256"):
         bundle.read(bundle.graph("fp32"))
@@ -180,7 +182,7 @@ def test_no_file_is_named_twice(name: str, edit: Callable[[Callable[[Manifest], 
         ('"metrics":{}', '"metrics":{"a":"' + "x" * 4 * 2**20 + '"}', "at most"),
         ('"metrics":{}', '"\\u001b[2Jmetrics":{}', r"\?\[2J"),
         ('"shape":[12,16,16]', '"shape":[1000000,1000000,1000000]', "more than"),
-        ('"bytes":5', '"bytes":5e400', "not finite"),
+        ('"bytes":9', '"bytes":9e400', "not finite"),
         ('"serial":0', '"serial":-1', "serial"),
         ('"serial":0', '"serial":true', "serial"),
         ('"name":"tiny"', '"name":"ti\\u001bny"', "printable"),
@@ -244,6 +246,53 @@ def test_what_a_killed_process_or_a_file_manager_leaves_is_no_part_of_the_bundle
 def test_an_unknown_precision_is_refused_with_those_there_are(write_bundle: WriteBundle) -> None:
     with pytest.raises(BundleError, match="no int4 graph; it has fp32"):
         Bundle(write_bundle()).graph("int4")
+
+
+@pytest.fixture
+def many(write_bundle: WriteBundle) -> Bundle:
+    """One graph of every form."""
+    forms = {
+        "fp32": ("float",), "fp16": ("float16",), "int8": ("qdq-s8", "qdq-u8", "qdq-s8-f16"),
+    }  # fmt: skip
+    first = Bundle(write_bundle()).manifest.graphs[0]
+    graphs = tuple(
+        msgspec.structs.replace(first, precision=precision, form=form, file=f"{form}.onnx")
+        for precision, some in forms.items()
+        for form in some
+    )
+    return Bundle(write_bundle(graphs=graphs))
+
+
+@pytest.mark.parametrize(
+    ("forms", "precision", "expected"),
+    [
+        (("float", "qdq-u8", "qdq-s8"), "int8", "qdq-u8"),
+        (("float", "qdq-s8", "qdq-u8"), "int8", "qdq-s8"),
+        (("qdq-s8-f16", "qdq-s8", "float16", "float"), "int8", "qdq-s8-f16"),
+        (("qdq-s8-f16", "qdq-s8", "float16", "float"), "fp16", "float16"),
+        (("float",), "fp32", "float"),
+        ((), "int8", "qdq-s8"),
+        ((), "fp16", "float16"),
+    ],
+)
+def test_an_engine_gets_the_form_that_suits_it_first(
+    forms: tuple[str, ...], precision: str, expected: str, many: Bundle
+) -> None:
+    assert many.graph(precision, forms).form == expected
+
+
+def test_an_engine_is_never_handed_a_form_that_it_does_not_take(many: Bundle) -> None:
+    """The answer names what it takes, what there is, and what it could run."""
+    with pytest.raises(
+        BundleError, match=r"no fp16 graph that this engine takes.*the graph is float16; .*run fp32, int8"
+    ):
+        many.graph("fp16", ("float", "qdq-u8"))
+    with pytest.raises(BundleError, match="qdq-s8 or qdq-s8-f16 or qdq-u8; of the bundle it can run fp32"):
+        many.graph("int8", ("float",))
+    with pytest.raises(BundleError, match="no int4 graph; of those that it has, this engine runs fp32"):
+        many.graph("int4", ("float",))
+    with pytest.raises(BundleError, match="it can run none"):
+        many.graph("int8", ("other",))
 
 
 def test_a_bundle_is_found_by_its_folder(write_bundle: WriteBundle) -> None:

@@ -34,7 +34,9 @@ folder, work, mode = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
 
 
 def graph(version):
-    return hashlib.sha256(version.encode()).digest() * 2000
+    \"\"\"A model of an empty graph and 64,000 bytes of doc_string.\"\"\"
+    text = hashlib.sha256(version.encode()).digest() * 2000
+    return bytes.fromhex("32 80f403") + text + bytes.fromhex("3a 00")
 
 
 def write(place, version):
@@ -110,11 +112,15 @@ else:
     rng = random.Random(8)
     place = fresh()
     for _ in range(60):
+        ready, begun = os.pipe()
         child = os.fork()
         if not child:
+            os.write(begun, b"!")
             while True:
                 write(place, "new")
                 write(place, "old")
+        os.read(ready, 1)  # on a busy machine a child takes longer to start than to write
+        os.close(ready), os.close(begun)
         time.sleep(rng.uniform(0, 0.03))
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)

@@ -26,6 +26,8 @@ from edgehem.signing import sign_bundle, verify_bundle
 from edgehem.trust import FOLDER_VARIABLE, STATE_VARIABLE, TrustStore
 
 WriteBundle = Callable[..., Path]
+GRAPH = bytes.fromhex("32 8004") + bytes(range(256)) * 2 + bytes.fromhex("3a 00")
+"""A model of an empty graph and a doc_string of every byte, twice."""
 FILES = {"MODEL_CARD.md": b"# Card\n" * 20, "records/export.json": b'{"nodes": 1}', "records/empty.json": b""}
 
 
@@ -56,7 +58,7 @@ def store(vault: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def signed(write_bundle: WriteBundle, vault: Path) -> Path:
     """A bundle that we signed: two graphs would add nothing, four other files do."""
-    folder = write_bundle(graph=bytes(range(256)) * 2, files=FILES)
+    folder = write_bundle(graph=GRAPH, files=FILES)
     sign_bundle(folder, vault / "ours")
     return folder
 
@@ -273,7 +275,7 @@ def test_the_bytes_that_were_checked_are_the_bytes_that_are_used(
 
     monkeypatch.setattr(durable.os, "open", watch)
     bundle = Bundle(signed, trust=TrustStore(store))
-    assert bundle.read(bundle.graph("fp32")) == bytes(range(256)) * 2
+    assert bundle.read(bundle.graph("fp32")) == GRAPH
     assert opened == [MANIFEST, SIGNATURE, "model.onnx"]
 
 

@@ -50,8 +50,8 @@ def store(vault: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def make(write_bundle: Callable[..., Path], vault: Path, tmp_path: Path) -> MakeBundle:
     """The maker of signed bundles of one name."""
 
-    def write(serial: int, *, graph: bytes = b"graph", name: str = "tiny") -> Path:
-        folder = write_bundle(graph=graph, name=name).rename(tmp_path / f"{name}-{serial}-{graph.decode()}")
+    def write(serial: int, *, graph: str = "graph", name: str = "tiny") -> Path:
+        folder = write_bundle(graph=graph, name=name).rename(tmp_path / f"{name}-{serial}-{graph}")
         sign_bundle(folder, vault / "ours", serial=serial)
         return folder
 
@@ -94,7 +94,7 @@ def test_going_back_on_purpose_is_for_once(store: Path, make: MakeBundle) -> Non
 def test_two_bundles_of_one_serial_do_not_replace_each_other(store: Path, make: MakeBundle) -> None:
     load(make(1))
     with pytest.raises(BundleError, match="so has another one"):
-        load(make(1, graph=b"other"))
+        load(make(1, graph="other"))
 
 
 def test_a_damaged_copy_of_a_newer_bundle_does_not_bar_the_way_back(store: Path, make: MakeBundle) -> None:
@@ -350,7 +350,7 @@ def test_killed_at_any_step_of_signing_or_accepting_the_older_or_the_newer_bundl
     store: Path, make: MakeBundle, write_bundle: Callable[..., Path], vault: Path, tmp_path: Path
 ) -> None:
     """SIGKILL before every system call: a bundle is signed or not, accepted or not, and the next try succeeds."""
-    old, unsigned = make(2), write_bundle(graph=b"new")
+    old, unsigned = make(2), write_bundle(graph="new")
     (tmp_path / "work").mkdir()
     command = [sys.executable, "-c", KILLED, old, unsigned, store, vault / "ours", tmp_path / "work"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
