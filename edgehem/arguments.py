@@ -8,7 +8,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-BACKENDS = ("auto", "onnxruntime", "openvino")
+BACKENDS = (
+    "auto", "onnxruntime", "openvino", "tensorrt", "tensorrt-dla", "onnxruntime-cuda", "onnxruntime-tensorrt",
+    "onnxruntime-tensorrt-rtx",
+)  # fmt: skip
 DEFAULT_BUNDLE = "hemorrhagenet"
 SUBTYPES = ("epidural", "intraparenchymal", "intraventricular", "subarachnoid", "subdural")
 SOURCE_HELP = "a table (CSV, one row a patient), or phantoms: phantoms:, phantom-heads: or phantom-thick:COUNT:SEED"
@@ -20,7 +23,9 @@ def add_triage(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("study", metavar="STUDY", type=Path, help="a folder (searched with its subfolders) or a file")
     parser.add_argument("--bundle", default=DEFAULT_BUNDLE, help="a shipped bundle's name, or a path (%(default)s)")
     parser.add_argument("--backend", choices=BACKENDS, default="auto", help="engine (%(default)s)")
-    parser.add_argument("--precision", choices=("auto", "fp32", "int8"), default="auto", help="graph (%(default)s)")
+    parser.add_argument(
+        "--precision", choices=("auto", "fp32", "fp16", "int8"), default="auto", help="graph (%(default)s)"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of text")
     parser.add_argument(
         "--out", metavar="DIR", type=Path, help=f"also write {RESULT_FILE}, {REPORT_FILE} and {PICTURE_FILE} there"
@@ -85,6 +90,7 @@ def add_export(parser: argparse.ArgumentParser) -> None:
         help="what the weights come from; with phantoms every output says so. Known where the training record says it",
     )
     parser.add_argument("--int8", action="store_true", help="also add INT8 graphs, as edgehem quantize does")
+    parser.add_argument("--no-fp16", action="store_true", help="leave out the float16 graphs, which GPU engines run")
     parser.add_argument("--evaluate", metavar="SOURCE", help="held-out studies to judge FP32 and INT8 on")
     parser.add_argument("--sign", metavar="PRIVATE", type=Path, help="sign the bundle with this key ([sign] extra)")
 
@@ -107,6 +113,9 @@ def add_quantize(parser: argparse.ArgumentParser) -> None:
         "--evaluate", metavar="SOURCE", help="held-out studies to judge FP32 and INT8 on; recorded in the bundle"
     )
     parser.add_argument("--max-drop", metavar="X", type=_length, help="of the AUC that INT8 may cost (0.005)")
+    parser.add_argument(
+        "--no-fp16", action="store_true", help="leave out the float16 variant of the INT8 graph, which GPU engines run"
+    )
     parser.add_argument("--seed", metavar="N", type=_natural, default=0, help="of the split of studies (%(default)s)")
 
 
@@ -124,6 +133,13 @@ def add_compile(parser: argparse.ArgumentParser) -> None:
         "--backend", choices=BACKENDS, default="auto", help="the only engine that may be chosen (%(default)s: any)"
     )
     parser.add_argument("--rounds", metavar="N", type=_positive, default=15, help="times each is run (%(default)s)")
+    parser.add_argument(
+        "--workspace", metavar="MIB", type=_positive, default=1024,
+        help="device memory that a plan's operators may use as scratch space (%(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--level", type=int, choices=range(6), help="how long TensorRT looks for faster plans (its own: 3)"
+    )
     parser.add_argument("--json", action="store_true", help="print the device file instead of a table")
 
 

@@ -160,6 +160,7 @@ def export(arguments: argparse.Namespace) -> int:
             calibration=arguments.calibration,
             trained_on=arguments.trained_on,
             int8=arguments.int8,
+            half=not arguments.no_fp16,
             held_out=arguments.evaluate,
             key=arguments.sign,
         )
@@ -189,6 +190,7 @@ def quantize(arguments: argparse.Namespace) -> int:
             held_out=arguments.evaluate,
             max_drop=arguments.max_drop,
             seed=arguments.seed,
+            half=not arguments.no_fp16,
         )
     return EXIT_DONE
 
@@ -229,10 +231,14 @@ def verify(arguments: argparse.Namespace) -> int:
 
 def compile(arguments: argparse.Namespace) -> int:
     """``edgehem compile``: the fastest engine and graph of a bundle that stay true on this machine."""
+    from edgehem.backends import Build
     from edgehem.bundle import find
     from edgehem.export.compile import compile_bundle, document, table
 
-    record = compile_bundle(find(arguments.bundle), backend=arguments.backend, rounds=arguments.rounds, say=_say)
+    build = Build(workspace_mib=arguments.workspace, level=arguments.level)
+    record = compile_bundle(
+        find(arguments.bundle), backend=arguments.backend, rounds=arguments.rounds, build=build, say=_say
+    )
     print((document(record) if arguments.json else table(record)).rstrip("\n"), flush=True)
     return EXIT_DONE
 

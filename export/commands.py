@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,20 +12,24 @@ from typing import Any
 import msgspec
 import numpy as np
 import numpy.typing as npt
+import onnx
 
-from edgehem.backends.onnxruntime import OnnxRuntimeSession
-from edgehem.bundle import MANIFEST, Bundle, Head, LabelRule, find
+from edgehem.backends.onnxruntime import OnnxRuntime, OnnxRuntimeSession
+from edgehem.bundle import MANIFEST, Bundle, Graph, Head, LabelRule, Manifest, find
 from edgehem.errors import BudgetError, UsageError
 from edgehem.export import bundling
 from edgehem.export import evaluate as judging
 from edgehem.export.calibrate import fit_rules
 from edgehem.export.factory import arguments_of
 from edgehem.export.graph import take_onnx
-from edgehem.export.int8.judge import Budget
+from edgehem.export.half_search import DRAWN, run_exactly, write_half
+from edgehem.export.int8.judge import Budget, Judge
+from edgehem.export.int8.search import run_all
 from edgehem.export.interface import SYSTEMS, Interface, float_graph
 from edgehem.export.interface import read as read_interface
 from edgehem.export.progress import say
-from edgehem.export.quantize import Studies, quantize_file
+from edgehem.export.quantize import HALF as INT8_HALF
+from edgehem.export.quantize import SELECTED, Studies, drawn_from, quantize_file
 from edgehem.export.quantize import quantize as quantize_graph
 from edgehem.export.readiness import readiness
 from edgehem.export.samples import Cache
@@ -37,7 +41,7 @@ from edgehem.machine import usable_cpus
 from edgehem.preprocess import CANONICAL
 from edgehem.signing import sign_bundle
 
-FLOAT = "fp32.onnx"
+FLOAT, HALF = "fp32.onnx", "fp16.onnx"
 BUNDLE_VERSION = "0.1.0"
 INT8_BUDGET = Budget()
 """INT8 against FP32 on labelled studies."""
@@ -72,6 +76,7 @@ def export(
     calibration: str | None = None,
     trained_on: str | None = None,
     int8: bool = False,
+    half: bool = True,
     held_out: str | None = None,
     key: Path | None = None,
 ) -> None:
@@ -96,6 +101,7 @@ def export(
     worst = f", worst difference from torch {max(record['parity'].values()):.1e}" if "parity" in record else ""
     say(f"{FLOAT}: {record['nodes']} nodes{worst}")
     head, provenance = _plain_head(described), _provenance(source, out)
+    cache: Cache | None = None
     if calibration:
         cache = _calibration_cache(calibration, out)
         logits = cached_logits(out / FLOAT, cache, described)
@@ -116,8 +122,10 @@ def export(
     )
     bundling.write_manifest(out, manifest)
     say(f"{out}: bundle written")
+    if half:
+        _halve(out, described, cache)
     if int8 and calibration:
-        quantize(out, calibration=calibration, held_out=held_out)
+        quantize(out, calibration=calibration, held_out=held_out, half=half)
     if key is not None:
         say(sign_bundle(out, key))
 
@@ -132,8 +140,63 @@ def _described(system: str | None, interface: Path | None) -> Interface:
     return SYSTEMS[system]
 
 
+def _halve(bundle: Path, described: Interface, cache: Cache | None) -> None:
+    """Add the float16 graph, judged on calibration studies or on drawn inputs; where it fails its budget, say so."""
+    manifest = Bundle(bundle).manifest
+    model = onnx.load(bundle / FLOAT)
+    if cache is None:
+        rng = np.random.default_rng(0)
+        drawn = [described.draw()(rng, 1) for _ in range(DRAWN)]
+        judge, draw = Judge(run_exactly(model, drawn)), described.draw()
+        feed: Sequence[Mapping[str, npt.NDArray[Any]]] = drawn
+    else:
+        which = np.arange(len(cache))[:SELECTED]
+        feed = studies = Studies(cache=cache, spec=described.preprocess, inputs=described.inputs, which=which)
+        judge = Judge(run_all(model, studies), head=manifest.heads[0], labels=cache.labels[which, 0])
+        draw = drawn_from(studies)
+    try:
+        record = write_half(
+            bundle / FLOAT,
+            bundle / HALF,
+            form="float16",
+            inputs=(described.inputs["image"],),
+            feed=feed,
+            judge=judge,
+            draw=draw,
+            system=described.system,
+            say=say,
+        )
+    except (BudgetError, UsageError) as error:
+        bundling.write_record(bundle, "fp16", {"form": "float16", "left_out": str(error)})
+        bundling.write_manifest(bundle, manifest)
+        say(f"no {HALF}: {error}")
+        return
+    bundling.write_record(bundle, "fp16", record)
+    _write_graphs(bundle, manifest, (*manifest.graphs, bundling.graph_entry(bundle, HALF, "fp16", "float16")))
+    left = len(record["wide"]) + len(record["put_back"])
+    say(f"{HALF}: {record['operators']} operators in float16, {left} kept in float32")
+
+
+def _write_graphs(bundle: Path, manifest: Manifest, graphs: Sequence[Graph]) -> None:
+    """The manifest with other graphs; whether TensorRT takes them is looked at anew, and old figures are dropped."""
+    changed = msgspec.structs.replace(
+        manifest,
+        graphs=tuple(graphs),
+        provenance={**manifest.provenance, "tensorrt": readiness(bundle, graphs)},
+        metrics={},
+    )
+    (bundle / "records" / "held_out.json").unlink(missing_ok=True)
+    bundling.write_manifest(bundle, changed)
+
+
 def quantize(
-    bundle: Path, *, calibration: str, held_out: str | None = None, max_drop: float | None = None, seed: int = 0
+    bundle: Path,
+    *,
+    calibration: str,
+    held_out: str | None = None,
+    max_drop: float | None = None,
+    seed: int = 0,
+    half: bool = True,
 ) -> None:
     """Add INT8 graphs to a bundle; see ``edgehem quantize --help``."""
     opened = Bundle(bundle)
@@ -151,20 +214,19 @@ def quantize(
         system=manifest.system,
         budget=budget,
         seed=seed,
+        half=half,
         say=say,
     )
+    beside = record.pop("half", None)
+    if INT8_HALF not in record["graphs"]:
+        (bundle / INT8_HALF).unlink(missing_ok=True)  # of an earlier run: it is a variant of another graph
+    (bundle / "records" / "int8_f16.json").unlink(missing_ok=True)
+    if beside is not None:
+        bundling.write_record(bundle, "int8_f16", beside)
     record["data"] = cache.record
     bundling.write_record(bundle, "quantization", record)
     added = [bundling.graph_entry(bundle, file, "int8", written["form"]) for file, written in record["graphs"].items()]
-    graphs = (*(graph for graph in manifest.graphs if graph.precision != "int8"), *added)
-    changed = msgspec.structs.replace(
-        manifest,
-        graphs=graphs,
-        provenance={**manifest.provenance, "tensorrt": readiness(bundle, graphs)},
-        metrics={},  # those of the graphs that were replaced
-    )
-    (bundle / "records" / "held_out.json").unlink(missing_ok=True)
-    bundling.write_manifest(bundle, changed)
+    _write_graphs(bundle, manifest, (*(graph for graph in manifest.graphs if graph.precision != "int8"), *added))
     layers = record["layers"]
     say(
         f"{', '.join(record['graphs'])}: {len(layers['quantised'])} layers in INT8, {len(layers['kept_float'])} kept "
@@ -189,7 +251,9 @@ def evaluate(bundle: str | Path, data: str, *, record: bool = False) -> str:
         If INT8 leaves its budget against FP32; the figures are in the message, and recorded.
     """
     opened = find(bundle)
-    precisions = list(dict.fromkeys(graph.precision for graph in opened.manifest.graphs))
+    # What only GPU engines take is judged where there is one: by edgehem compile.
+    served = [graph for graph in opened.manifest.graphs if graph.form in OnnxRuntime.forms]
+    precisions = list(dict.fromkeys(graph.precision for graph in served))
     summary = {"source": data, **judging.summarise(judging.judge(opened.folder, data, precisions))}
     if record:
         bundling.write_record(opened.folder, "held_out", summary)

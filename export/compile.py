@@ -18,15 +18,16 @@ import numpy as np
 import numpy.typing as npt
 
 from edgehem import backends, device
-from edgehem.backends import F32, Backend, Options
+from edgehem.backends import F16, F32, OPEN_S, Backend, Build, Options
 from edgehem.backends.onnxruntime import OnnxRuntimeSession
-from edgehem.bundle import Bundle, Graph
+from edgehem.bundle import HALF_FORMS, Bundle, Graph
 from edgehem.device import Record
-from edgehem.errors import BackendError, BudgetError, BundleError, UsageError
+from edgehem.errors import BackendError, BudgetError, BundleError, PlanError, UsageError
 from edgehem.export.contender import FIDELITY_DB, MOST_FLIPS, SHIFT_FLOAT, SHIFT_INT8, Contender, Say, time_all
 from edgehem.export.deviation import Answers, compare
 from edgehem.export.probes import Inputs, Probes, draw_probes
-from edgehem.export.trial import OPEN_S, Trial
+from edgehem.export.trial import Trial
+from edgehem.plans import PlanStore
 
 ROUNDS = 15
 REFERENCE = "onnxruntime, float graph, f32, not optimised"
@@ -40,7 +41,8 @@ def compile_bundle(
     probes: Sequence[Inputs] | None = None,
     engines: Sequence[Backend] | None = None,
     rounds: int = ROUNDS,
-    patience_s: float = OPEN_S,
+    patience_s: float | None = None,
+    build: Build | None = None,
     keep: bool = True,
     say: Say | None = None,
 ) -> Record:
@@ -57,10 +59,13 @@ def compile_bundle(
         By default those that edgehem knows. ONNX Runtime, which the others are compared to, must be one of them.
     rounds : int
         How often each candidate is timed.
-    patience_s : float
-        After this long an engine that still compiles is given up.
+    patience_s : float, optional
+        After this long an engine that still compiles is given up; each engine's own by default.
+    build : Build, optional
+        What engines that make plans may spend on them.
     keep : bool
-        Whether to write the device file and let the chosen engine keep what it compiled.
+        Whether to write the device file, and let engines keep what they compiled: the chosen one, and of those that
+        make plans every one whose plan computes what the graph says.
     say : callable, optional
         Gets a line for each step.
 
@@ -98,19 +103,22 @@ def compile_bundle(
         Contender(engine=engine, graph=graph, arithmetic=arithmetic)
         for graph in graphs
         for engine, arithmetics in present
-        for arithmetic in arithmetics
+        if graph.form in engine.forms
+        for arithmetic in ((F16,) if graph.form in HALF_FORMS else arithmetics)
         if backend in ("auto", engine.name) or _is_baseline(engine, graph, arithmetic, base)
     ]
+    build = build or Build()
     with tempfile.TemporaryDirectory(prefix="edgehem-compile-") as folder, contextlib.ExitStack() as stack:
-        paths = _stored(drawn.inputs, Path(folder))
+        paths = {graph: _stored(_fed(content, drawn.inputs), Path(folder)) for graph, content in graphs.items()}
         for contender in contenders:
             tell(f"opening {contender.name}")
-            contender.begin(stack, graphs[contender.graph], paths, patience_s)
+            options = _options(bundle, contender, keep=keep, build=build)
+            contender.begin(stack, graphs[contender.graph], paths[contender.graph], options, patience_s, tell)
             contender.judge(bundle, reference, exact[contender.graph])
             if backend not in ("auto", contender.engine.name):
                 contender.why = contender.why or f"only {backend} was asked for"
         baseline = next(each for each in contenders if _is_baseline(each.engine, each.graph, each.arithmetic, base))
-        time_all(contenders, baseline, paths, rounds, tell)
+        time_all(contenders, baseline, rounds, tell)
     if not baseline.times:
         raise BackendError(f"what all is compared to does not run: {baseline.why}")
     candidates = tuple(contender.candidate(baseline) for contender in contenders)
@@ -138,12 +146,43 @@ def compile_bundle(
         chosen=chosen,
     )
     if keep:
+        _qualify(contenders, drawn, tell)
         _kept(bundle, record, contenders[chosen], graphs[contenders[chosen].graph], drawn.inputs, patience_s, tell)
     return record
 
 
+def _options(bundle: Bundle, contender: Contender, *, keep: bool, build: Build) -> Options:
+    """How a candidate is opened to be measured. Only what has to be qualified is kept before it was chosen."""
+    if not contender.engine.needs_plan:
+        return Options(arithmetic=contender.arithmetic)
+    try:
+        cache = device.plans() if keep else None
+    except OSError as error:
+        raise UsageError(f"plans cannot be kept: {error}") from error
+    return Options(arithmetic=contender.arithmetic, cache=cache, bundle=bundle.sha256, build=build)
+
+
+def _qualify(contenders: Sequence[Contender], drawn: Probes, tell: Say) -> None:
+    """Let every plan serve that computes what its graph says."""
+    for contender in contenders:
+        found = contender.deviation
+        if not contender.plan or found is None or contender.fidelity_db is None or not contender.may_serve:
+            continue
+        figures = {
+            "shift": found.shift,
+            "flips": found.flips,
+            "sqnr_db": found.sqnr_db,
+            "fidelity_db": contender.fidelity_db,
+        }
+        try:
+            PlanStore(device.plans()).qualify(contender.plan, reference=REFERENCE, probes=drawn.record, figures=figures)
+        except (OSError, PlanError) as error:
+            raise UsageError(f"the plan of {contender.name} cannot be qualified: {error}") from error
+        tell(f"qualified: the plan of {contender.name}")
+
+
 def _examined(
-    known: Sequence[Backend], backend: str, patience_s: float
+    known: Sequence[Backend], backend: str, patience_s: float | None
 ) -> tuple[list[tuple[Backend, tuple[str, ...]]], dict[str, str]]:
     """The engines that are here with their arithmetics, and why the others are not."""
     names = [engine.name for engine in known]
@@ -151,9 +190,11 @@ def _examined(
         raise BackendError(f"unknown backend {backend!r}; known: auto, {', '.join(names)}")
     present, absent = [], {}
     for engine in known:
+        if engine.on_request and engine.name != backend:
+            continue
         with Trial(engine) as trial:
             try:
-                missing, arithmetics = trial.examine(patience_s=patience_s)
+                missing, arithmetics = trial.examine(patience_s=OPEN_S if patience_s is None else patience_s)
             except BackendError as error:
                 missing, arithmetics = str(error), ()
         if missing:
@@ -178,13 +219,31 @@ def _drawn(bundle: Bundle, graph: bytes, probes: Sequence[Inputs] | None) -> Pro
     return Probes(inputs=tuple(probes), record={"kind": "given", "count": len(probes)})
 
 
+def _fed(graph: bytes, probes: Sequence[Inputs]) -> list[Inputs]:
+    """The probes in the types that a graph reads: a graph written in float16 takes its image so."""
+    try:
+        wanted = {port.name: port.dtype for port in OnnxRuntimeSession(graph, Options(optimise=False)).inputs}
+    except BackendError:
+        return list(probes)  # it cannot be checked, which is said where that is tried
+    return [
+        {
+            name: value.astype(wanted[name]) if value.dtype.kind == "f" and name in wanted else value
+            for name, value in inputs.items()
+        }
+        for inputs in probes
+    ]
+
+
 def _stored(probes: Sequence[Mapping[str, npt.NDArray[Any]]], folder: Path) -> list[Path]:
     """The probes as files that every child can read."""
     paths = []
     for number, inputs in enumerate(probes):
-        path = folder / f"{number}.npz"
-        with path.open("wb") as stream:
-            np.savez(stream, allow_pickle=False, **inputs)
+        # Graphs that read the same share a file.
+        types = "-".join(str(value.dtype) for value in inputs.values())
+        path = folder / f"{number}-{types}.npz"
+        if not path.exists():
+            with path.open("wb") as stream:
+                np.savez(stream, allow_pickle=False, **inputs)
         paths.append(path)
     return paths
 
@@ -193,7 +252,7 @@ def _unoptimised(graph: bytes, probes: Sequence[Inputs]) -> Answers | BackendErr
     """What the graph says as it is written."""
     try:
         session = OnnxRuntimeSession(graph, Options(optimise=False))
-        return [session.run(inputs) for inputs in probes]
+        return [session.run(inputs) for inputs in _fed(graph, probes)]
     except BackendError as error:
         return error
 
@@ -211,22 +270,24 @@ def _kept(
     chosen: Contender,
     graph: bytes,
     probes: Sequence[Inputs],
-    patience_s: float,
+    patience_s: float | None,
     tell: Say,
 ) -> None:
     """Write the device file, and have the engine keep its plan: twice opened, so that the plan is also read once."""
     try:
         path = device.save(bundle, record)
-        options = Options(arithmetic=chosen.arithmetic, cache=device.plans())
+        options = Options(arithmetic=chosen.arithmetic, cache=device.plans(), bundle=bundle.sha256)
     except OSError as error:
         raise UsageError(f"the device file cannot be written: {error}") from error
     try:
         answers = []
         with tempfile.TemporaryDirectory(prefix="edgehem-compile-") as folder:
-            (probe,) = _stored(probes[:1], Path(folder))
+            (probe,) = _stored(_fed(graph, probes[:1]), Path(folder))
             for when in ("first", "next"):
                 with Trial(chosen.engine) as trial:
-                    spent = trial.open(graph, options, patience_s=patience_s)
+                    spent, _ = trial.open(
+                        graph, options, patience_s=chosen.engine.patience_s if patience_s is None else patience_s
+                    )
                     answers.append(trial.answer(probe))
                 tell(f"the {when} start opens it in {spent:.0f} ms")
         if compare(answers[:1], answers[1:], bundle.manifest.heads).fidelity_db < FIDELITY_DB:

@@ -12,6 +12,7 @@ import io
 import os
 import sys
 import time
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import IO, Any
@@ -21,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgehem import kernels
-from edgehem.backends import Backend, Options, Session
+from edgehem.backends import Backend, Build, Options, Session
 from edgehem.errors import EdgehemError
 
 LONGEST_LINE = 2**16
@@ -49,11 +50,18 @@ def receive(stream: IO[bytes]) -> tuple[dict[str, Any], bytes] | None:
 
 
 class Worker:
-    """One engine, and the graph that was opened on it."""
+    """One engine, and the graph that was opened on it.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    say : callable
+        Tells the parent how far a long piece of work is.
+    """
+
+    def __init__(self, say: Callable[[str], None]) -> None:
         self._engine: Backend | None = None
         self._session: Session | None = None
+        self._say = say
         self._inputs: dict[str, npt.NDArray[Any]] = {}
 
     def answer(self, message: dict[str, Any], payload: bytes) -> tuple[dict[str, Any], bytes]:
@@ -71,15 +79,17 @@ class Worker:
         begun = time.perf_counter()
         self._examine(message, b"")
         assert self._engine is not None
-        cache = message["cache"]
+        cache, build = message["cache"], message["build"]
         options = Options(
             arithmetic=message["arithmetic"],
             optimise=message["optimise"],
             threads=message["threads"],
             cache=None if cache is None else Path(cache),
+            bundle=message["bundle"],
+            build=None if build is None else Build(**build, say=self._say),
         )
-        self._session = self._engine.open(payload, options)
-        return {"ms": _since(begun)}, b""
+        self._session = session = self._engine.open(payload, options)
+        return {"ms": _since(begun), "plan": getattr(session, "plan", "")}, b""
 
     def _run(self, message: dict[str, Any], payload: bytes) -> tuple[dict[str, Any], bytes]:
         """Run one probe from an aligned buffer that is kept, as the runtime does."""
@@ -105,7 +115,7 @@ def main() -> None:
     # Whatever a library prints must not come between the messages.
     replies = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
-    worker = Worker()
+    worker = Worker(lambda line: send(replies, {"said": line}))
     while (received := receive(sys.stdin.buffer)) is not None:
         message, payload = received
         # Should the parent be gone when this one hangs, nobody else would end it.

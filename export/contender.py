@@ -42,21 +42,43 @@ class Contender:
     arithmetic: str
     why: str = ""
     trial: Trial | None = None
+    paths: Sequence[Path] = ()
+    plan: str = ""
     open_ms: float | None = None
     answers: Answers = ()
     deviation: Deviation | None = None
     fidelity_db: float | None = None
+    is_true: bool = False
     times: list[float] = field(default_factory=list)
 
     @property
     def name(self) -> str:
         return f"{self.engine.name} {self.graph.file} {self.arithmetic}"
 
-    def begin(self, stack: contextlib.ExitStack, content: bytes, paths: Sequence[Path], patience_s: float) -> None:
+    @property
+    def may_serve(self) -> bool:
+        """Whether it ran and computes what its graph says, whatever else it is compared by."""
+        return self.trial is not None and self.is_true
+
+    def begin(
+        self,
+        stack: contextlib.ExitStack,
+        content: bytes,
+        paths: Sequence[Path],
+        options: Options,
+        patience_s: float | None,
+        tell: Say,
+    ) -> None:
         """Open the graph in a child and ask for its answers."""
         trial = stack.enter_context(Trial(self.engine))
+        self.paths = paths
         try:
-            self.open_ms = trial.open(content, Options(arithmetic=self.arithmetic), patience_s=patience_s)
+            self.open_ms, self.plan = trial.open(
+                content,
+                options,
+                patience_s=self.engine.patience_s if patience_s is None else patience_s,
+                say=lambda line: tell(f"{self.name}: {line}"),
+            )
             self.answers = [trial.answer(path) for path in paths]
             self.trial = trial
         except BackendError as error:
@@ -79,13 +101,14 @@ class Contender:
             return
         finally:
             self.answers = ()
-        limit = SHIFT_FLOAT if self.graph.form == "float" else SHIFT_INT8
+        limit = SHIFT_INT8 if self.graph.precision == "int8" else SHIFT_FLOAT
         if self.fidelity_db < FIDELITY_DB:
             self.why = f"optimised, the graph is another one ({self.fidelity_db:.0f} dB)"
         elif found.flips > MOST_FLIPS:
             self.why = f"{found.flips} decision(s) turned"
         elif found.shift > limit:
             self.why = f"a probability moved by {found.shift:.3f}, more than {limit:g}"
+        self.is_true = not self.why
 
     def candidate(self, baseline: Contender) -> Candidate:
         """What is recorded."""
@@ -112,15 +135,13 @@ class Contender:
         )
 
 
-def time_all(
-    contenders: Sequence[Contender], baseline: Contender, paths: Sequence[Path], rounds: int, tell: Say
-) -> None:
+def time_all(contenders: Sequence[Contender], baseline: Contender, rounds: int, tell: Say) -> None:
     """Time all in turns, each round in another order: what the machine does besides then happens to all of them.
 
     Those that are near the fastest are then timed as often again, with the baseline that times are told in: a few
     rounds do not tell them apart.
     """
-    _time(contenders, paths, range(rounds), tell, "timing")
+    _time(contenders, range(rounds), tell, "timing")
     allowed = [each for each in contenders if each.times and not each.why]
     if not allowed or not baseline.times:
         return
@@ -128,10 +149,10 @@ def time_all(
     near = [each for each in allowed if float(np.median(each.times)) <= NEAR * best]
     if len(near) > 1:
         finalists = near if baseline in near else [*near, baseline]
-        _time(finalists, paths, range(rounds, AGAIN * rounds), tell, "timing the fastest again")
+        _time(finalists, range(rounds, AGAIN * rounds), tell, "timing the fastest again")
 
 
-def _time(contenders: Sequence[Contender], paths: Sequence[Path], numbers: range, tell: Say, what: str) -> None:
+def _time(contenders: Sequence[Contender], numbers: range, tell: Say, what: str) -> None:
     begun = time.monotonic()
     for number in numbers:
         running = [contender for contender in contenders if contender.trial is not None]
@@ -143,7 +164,7 @@ def _time(contenders: Sequence[Contender], paths: Sequence[Path], numbers: range
         for contender in running[turn:] + running[:turn]:
             assert contender.trial is not None
             try:
-                contender.times.append(contender.trial.time(paths[number % len(paths)]))
+                contender.times.append(contender.trial.time(contender.paths[number % len(contender.paths)]))
             except BackendError as error:
                 contender.why = str(error)
                 contender.trial.end()

@@ -192,9 +192,22 @@ def between_optimisations(
 
 
 def across_batches(
-    graph: bytes, draw: Draw | None = None, *, batch: int = 5, seed: int = 0, budget: Budget | None = None
+    graph: bytes,
+    draw: Draw | None = None,
+    *,
+    batch: int = 5,
+    seed: int = 0,
+    budget: Budget | None = None,
+    optimised: bool = True,
 ) -> dict[str, Agreement]:
     """Hold a batch against its members one by one: none may depend on its neighbours, or on how many there are.
+
+    Parameters
+    ----------
+    graph, draw, batch, seed, budget
+        As for :func:`between_optimisations`.
+    optimised : bool
+        False for a graph that ONNX Runtime's CPU provider is never to serve.
 
     Raises
     ------
@@ -202,7 +215,7 @@ def across_batches(
         If an output leaves its budget, or the graph cannot run at a size.
     """
     proto = onnx.load_from_string(graph)
-    session = _session(graph, optimised=True)
+    session = _session(graph, optimised=optimised)
 
     def singly(inputs: Arrays) -> dict[str, npt.NDArray[Any]]:
         parts = [_run(session, {name: array[i : i + 1] for name, array in inputs.items()}) for i in range(batch)]

@@ -17,7 +17,7 @@ from edgehem.bundle import Manifest
 from edgehem.errors import Refusal, UsageError
 from edgehem.phantom import Protocol, draw_bleeds, make_case
 from edgehem.phantom.cases import VERSION
-from edgehem.preprocess import prepare
+from edgehem.preprocess import fill, place
 
 Inputs = Mapping[str, npt.NDArray[Any]]
 
@@ -66,10 +66,10 @@ def _phantoms(manifest: Manifest, count: int) -> Probes:
         bleeds = draw_bleeds(seed, smallest_ml=SMALLEST_ML) if len(inputs) % 2 else ()
         case = make_case(seed, bleeds=bleeds, protocol=PROTOCOL, voxel_mm=VOXEL_MM)
         try:
-            prepared = prepare(case.volume, manifest.preprocess)
+            placed = place(case.volume, manifest.preprocess)
         except Refusal:
             continue
-        made = {"image": prepared.tensor, "valid": prepared.valid}
+        made = {"image": fill(case.volume, placed, manifest.preprocess), "valid": placed.valid}
         inputs.append({name: made[kind] for kind, name in manifest.inputs.items()})
         seeds.append(seed)
         if len(inputs) == count:

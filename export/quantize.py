@@ -17,7 +17,8 @@ from edgehem.bundle import Head
 from edgehem.durable import write_whole
 from edgehem.errors import BudgetError, UsageError
 from edgehem.export.graph import finished
-from edgehem.export.int8.judge import Budget, Judge
+from edgehem.export.half_search import budget_beside, write_half
+from edgehem.export.int8.judge import Budget, Figures, Judge
 from edgehem.export.int8.ranges import Inputs
 from edgehem.export.int8.search import RECIPES, Recipe, Search, run_all
 from edgehem.export.parity import Draw, between_optimisations
@@ -30,6 +31,7 @@ CALIBRATED = 64
 """Studies that ranges are taken from; the choice is made on the others."""
 SELECTED = 160
 """Studies that the choice is made on, at most."""
+SIGNED, UNSIGNED, HALF = "int8.onnx", "int8_u8.onnx", "int8_f16.onnx"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,9 +98,12 @@ def quantize(
     budget: Budget | None = None,
     recipes: Sequence[Recipe] = RECIPES,
     seed: int = 0,
+    half: bool = True,
     say: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
     """Quantise a float graph: ``int8.onnx`` for TensorRT and OpenVINO, ``int8_u8.onnx`` for ONNX Runtime on the CPU.
+
+    And ``int8_f16.onnx``, the first with its float remainder in float16, for TensorRT.
 
     Parameters
     ----------
@@ -119,13 +124,15 @@ def quantize(
     recipes : sequence of Recipe
     seed : int
         Of the split.
+    half : bool
+        Whether to write ``int8_f16.onnx``. Where it leaves its budget it is left out, and the record says why.
     say : callable
         Told one line for every step.
 
     Returns
     -------
     dict
-        The stage's record, with the search.
+        The stage's record, with the search; ``half`` is that of the float16 variant.
 
     Raises
     ------
@@ -141,7 +148,13 @@ def quantize(
     say(f"{len(calibration)} studies give ranges, {len(selection)} choose")
     judge = Judge(run_all(model, selection), head=head, labels=cache.labels[selection.which, 0], seed=seed)
     search = Search(model, calibration=calibration, selection=selection, judge=judge, say=say)
-    return _chosen(search, source, folder, system=system, budget=budget or Budget(), recipes=recipes, seed=seed)
+    budget = budget or Budget()
+    record = _chosen(search, source, folder, system=system, budget=budget, recipes=recipes, seed=seed)
+    if half:
+        record["half"] = _halved(search, folder, Figures(**record["figures"]), inputs, budget=budget, system=system)
+        if "sha256" in record["half"]:
+            record["graphs"][HALF] = {key: record["half"][key] for key in ("form", "bytes", "sha256")}
+    return record
 
 
 def quantize_file(
@@ -227,15 +240,39 @@ def _chosen(
     if over := search.judge.figures(run_all(found.unsigned, search.selection)).over(budget):
         raise BudgetError(f"the graph with uint8 activations leaves the budget: {'; '.join(over)}")
     record["graphs"] = {}
-    for name, one, form in (("int8.onnx", found.model, "qdq-s8"), ("int8_u8.onnx", found.unsigned, "qdq-u8")):
+    for name, one, form in ((SIGNED, found.model, "qdq-s8"), (UNSIGNED, found.unsigned, "qdq-u8")):
         _, data = finished(one, system=system)
-        between_optimisations(data, _real(search.selection))
+        between_optimisations(data, drawn_from(search.selection))
         write_whole(folder / name, data)
         record["graphs"][name] = {"form": form, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
     return record
 
 
-def _real(selection: Sequence[Inputs]) -> Draw:
+def _halved(
+    search: Search, folder: Path, figures: Figures, inputs: Mapping[str, str], *, budget: Budget, system: str
+) -> dict[str, Any]:
+    """The float16 variant's record, of the INT8 graph that was written and what it differs from the float one by."""
+    try:
+        record = write_half(
+            folder / SIGNED,
+            folder / HALF,
+            form="qdq-s8-f16",
+            inputs=(inputs["image"],),
+            feed=search.selection,
+            judge=search.judge,
+            draw=drawn_from(search.selection),
+            budget=budget_beside(figures, budget),
+            system=system,
+            ready=True,
+            say=search.say,
+        )
+    except (BudgetError, UsageError) as error:
+        search.say(f"no {HALF}: {error}")
+        return {"form": "qdq-s8-f16", "left_out": str(error)}
+    return record
+
+
+def drawn_from(selection: Sequence[Inputs]) -> Draw:
     """Inputs for the gate on optimisation: noise would say little about a graph that was calibrated on heads."""
 
     def draw(rng: np.random.Generator, batch: int) -> dict[str, npt.NDArray[Any]]:

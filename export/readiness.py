@@ -1,8 +1,8 @@
 """Whether a graph is ready for TensorRT: rules with stable names, the places that break them, and the remedies.
 
 No TensorRT is needed: the rules hold what its parser and builder, releases 10 and 11 with strongly typed networks, are
-known to refuse or to compute otherwise. Passing them is necessary, not sufficient; the device's builder has the last
-word.
+known to refuse or to compute otherwise. Where TensorRT for RTX is installed, tests hold the rules to its builder, which
+needs no GPU. Passing them is necessary, not sufficient; the device's builder has the last word.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Report:
             lines += [
                 f"{rule.severity} {rule.id}: {rule.looks_for}",
                 f"  where: {places}" + (f"; and {more} more" if more > 0 else ""),
-                f"  why: {rule.why}",
+                f"  why: {rule.reason}",
                 f"  remedy: {rule.remedy}",
             ]
         return "\n".join(lines)
@@ -73,7 +73,7 @@ class Report:
                 {
                     "rule": finding.rule.id,
                     "severity": finding.rule.severity,
-                    "why": finding.rule.why,
+                    "why": finding.rule.reason,
                     "remedy": finding.rule.remedy,
                     "places": [{"name": name, "detail": detail} for name, detail in finding.places],
                 }
@@ -144,6 +144,6 @@ def table() -> str:
         yield "| rule | severity | looks for | why | remedy |"
         yield "|---|---|---|---|---|"
         for rule in RULES:
-            yield f"| `{rule.id}` | {rule.severity} | {rule.looks_for} | {rule.why} | {rule.remedy} |"
+            yield f"| `{rule.id}` | {rule.severity} | {rule.looks_for} | {rule.reason} | {rule.remedy} |"
 
     return "\n".join(rows()) + "\n"

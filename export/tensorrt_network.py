@@ -37,6 +37,8 @@ CONTROL_FLOW = ("If", "Loop", "Scan")
 BY_VALUE = ("NonZero", "NonMaxSuppression", "Compress", "Unique")
 """Operators whose output's shape depends on values."""
 RANDOM = ("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial")
+PLUGINS = ("DeformConv", "RoiAlign")
+"""Operators that the parser hands to a plugin."""
 MOST_OF_TOP_K = 3839
 INTERFACE = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.INT8)
 INTEGERS = (TensorProto.INT32, TensorProto.INT64, TensorProto.BOOL)
@@ -133,6 +135,36 @@ def _recurrent(_: View, node: onnx.NodeProto) -> str:
     return next((name for name in ("layout", "input_forget") if attribute(node, name, 0)), "")
 
 
+def _slice(view: View, node: onnx.NodeProto) -> str:
+    shape, starts = view.shapes.get(node.input[0]), view.shapes.get(node.input[1]) if len(node.input) > 1 else None
+    if shape is None or not starts or (len(node.input) > 3 and node.input[3]):
+        return ""
+    return "" if starts[0] == len(shape) else "neither axes nor a start for each axis"
+
+
+def _l_pooling(view: View, node: onnx.NodeProto) -> str:
+    return _pooling(view, node) or ("" if attribute(node, "p", 2) in (1, 2) else f"p = {attribute(node, 'p')}")
+
+
+def _fourier(view: View, node: onnx.NodeProto) -> str:
+    return next((f"a computed {node.input[index]}" for index in (1, 3) if not _constant(view, node, index)), "")
+
+
+def _token_scatter(view: View, node: onnx.NodeProto) -> str:
+    shape = view.shapes.get(node.input[0])
+    if attribute(node, "mode", "linear") != "linear":
+        return f"mode {attribute(node, 'mode')}"
+    return "" if shape is None or len(shape) == 4 else f"{len(shape)} axes instead of 4"
+
+
+def _no_reduction(_: View, node: onnx.NodeProto) -> str:
+    return "" if attribute(node, "reduction", "none") == "none" else "a reduction"
+
+
+def _float_clip(view: View, node: onnx.NodeProto) -> str:
+    return "integers of 8 bits" if view.types.get(node.input[0]) in (TensorProto.INT8, TensorProto.UINT8) else ""
+
+
 def _grid_sample(view: View, node: onnx.NodeProto) -> str:
     shape = view.shapes.get(node.input[0])
     return "" if shape is None or len(shape) == 4 else f"{len(shape)} axes instead of 4"
@@ -144,14 +176,21 @@ def _axes(index: int) -> Callable[[View, onnx.NodeProto], str]:
 
 _REDUCTIONS = [name for name in SUPPORTED if name.startswith("Reduce")]
 LIMITS: dict[str, Callable[[View, onnx.NodeProto], str]] = {
-    **dict.fromkeys(("MaxPool", "AveragePool", "LpPool"), _pooling),
+    **dict.fromkeys(("MaxPool", "AveragePool"), _pooling),
     **dict.fromkeys(("Dropout", "BatchNormalization"), _training),
     **dict.fromkeys((*_REDUCTIONS, "Squeeze", "Unsqueeze", "CumSum", "OneHot"), _axes(1)),
     "Resize": _resize,
     "TopK": _top_k,
     "Einsum": _einsum,
     "LSTM": _recurrent,
-    "ScatterND": lambda _, node: "" if attribute(node, "reduction", "none") == "none" else "a reduction",
+    **dict.fromkeys(("ScatterND", "ScatterElements"), _no_reduction),
+    # Seen on a builder: most shapes have no kernel of their own, and it takes no other way.
+    "Attention": lambda _, node: "queries, keys and values in one operator, which most shapes have no kernel for",
+    "Clip": _float_clip,
+    "LpPool": _l_pooling,
+    "STFT": _fourier,
+    "Slice": _slice,
+    "TensorScatter": _token_scatter,
     "LayerNormalization": lambda _, node: "a second output" if any(node.output[1:]) else "",
     "GridSample": _grid_sample,
 }
@@ -269,9 +308,23 @@ def _node_names(view: View) -> Iterator[Place]:
 
 
 _EXPORT_AGAIN = "export again, or write the network without it"
+STRICTER = {
+    "opset": "opsets 12 and 25, of which nothing else was tried",
+    "operator-limits": "cubic Resize, Einsum's ellipsis and diagonal and unsorted TopK, which older parsers refuse",
+    "control-flow": "an If whose condition is stored; a Loop it refused",
+    "random": "with numbers of its own",
+    "dynamic-axis": "with a profile over that axis",
+    "output-shape": "where the axis is an input's, with a profile over that",
+    "int64-range": "where the number fits once it is used",
+    "float64": "cast down to float32",
+}
+"""See :attr:`Rule.stricter`."""
 
 RULES = tuple(
-    Rule(id=name, severity=severity, looks_for=looks_for, why=why, remedy=remedy, find=find)
+    Rule(
+        id=name, severity=severity, looks_for=looks_for, why=why, remedy=remedy, find=find,
+        stricter=STRICTER.get(name, ""),
+    )
     for name, severity, looks_for, why, remedy, find in (
         ("graph-invalid", ERROR, "what ONNX's checker or shape inference refuses",
          "a parser may take it, and nobody knows for what", "export again; onnx.checker says more", _invalid),
@@ -287,7 +340,11 @@ RULES = tuple(
         ("operator-unsupported", ERROR, "standard operators that the parser does not know (sequences, strings, ...)",
          "they are not in TensorRT's list", _EXPORT_AGAIN, _unsupported),
         ("operator-limits", ERROR, "supported operators in a form that is not (cubic Resize, indices of MaxPool, ...)",
-         "the list names these limits; Einsum's are those of older parsers", _EXPORT_AGAIN, _limits),
+         "the list names these limits, or a builder was seen to refuse; Einsum's are those of older parsers",
+         _EXPORT_AGAIN + "; torch's exporter takes Attention apart up to opset 22", _limits),
+        ("operator-plugin", WARNING, "DeformConv, RoiAlign",
+         "the parser hands them to plugins: TensorRT needs its library of plugins then, and TensorRT for RTX has none",
+         "write the network without them, or stay with TensorRT itself", _kinds(*PLUGINS)),
         ("control-flow", ERROR, "If, Loop, Scan",
          "supported in part, with conditions on shapes and never in INT8; a fixed grid needs none",
          "unroll loops, decide branches while exporting", _kinds(*CONTROL_FLOW)),

@@ -252,6 +252,7 @@ RULES = (
         why="ONNX takes uint8 then, TensorRT int8: the same file computes two things",
         remedy="store a zero point: INT8, zero",
         find=_zero_point_missing,
+        stricter="for int8, which is not what ONNX says",
     ),
     Rule(
         id="zero-point-computed",
@@ -260,6 +261,7 @@ RULES = (
         why="the parser must see at build time that it is zero",
         remedy="fold constants, or quantise statically instead of dynamically",
         find=_zero_point_computed,
+        stricter="it folds what leads to the zero point, which older parsers do not",
     ),
     Rule(
         id="zero-point-value",
@@ -316,6 +318,7 @@ RULES = (
         why="scales are constants of the engine",
         remedy="fold constants, or quantise statically",
         find=_scale_computed,
+        stricter="it folds what leads to the scale, which older parsers do not",
     ),
     Rule(
         id="scale-value",
@@ -324,6 +327,7 @@ RULES = (
         why="the parser demands positive scales; a scale of zero is a channel that calibration never saw",
         remedy="calibrate on more samples; give dead channels any positive scale",
         find=_scale_value,
+        stricter="an infinite scale, behind which every value is zero",
     ),
     Rule(
         id="scale-type",
@@ -348,6 +352,7 @@ RULES = (
         why="INT8 kernels rescale sums, and a sum has one output channel: only those scales can be taken out of it",
         remedy="axis 0 for Conv and transposed Gemm, 1 for ConvTranspose and Gemm, the last for MatMul",
         find=_scale_axis,
+        stricter="what it makes of the weights it does not say",
     ),
     Rule(
         id="activation-per-channel",
@@ -356,6 +361,7 @@ RULES = (
         why="TensorRT takes activations per tensor",
         remedy="per_channel applies to weights; calibrate activations per tensor",
         find=_activation_scales,
+        stricter="what it makes of the scales it does not say",
     ),
     Rule(
         id="pair-scale",
@@ -364,6 +370,7 @@ RULES = (
         why="the pair stands for rounding; with two scales it also multiplies, and fusion is free to take either",
         remedy="share one scale; see DedicatedQDQPair",
         find=_pair_scale,
+        stricter="which of the two scales counts it does not say",
     ),
     Rule(
         id="pair-missing",
@@ -372,6 +379,7 @@ RULES = (
         why="only pairs, stored weights and integer inputs or outputs are understood; no operator has INT8 of its own",
         remedy="put DequantizeLinear right behind QuantizeLinear",
         find=_pair_missing,
+        stricter="a Transpose, which only moves values, may stand between; older parsers refuse it",
     ),
     Rule(
         id="half-quantised",

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -17,12 +18,12 @@ import numpy as np
 import numpy.typing as npt
 
 import edgehem
-from edgehem.backends import Backend, Options
+from edgehem.backends import OPEN_S, Backend, Options
 from edgehem.errors import BackendError
 from edgehem.export.compile_child import receive, send
 
-OPEN_S = 60.0
-"""An engine that has not compiled a graph by then never will: what was seen takes 0.1 to 2 s, or hangs."""
+Say = Callable[[str], None]
+
 RUN_S = 60.0
 LINGER_S = 5.0
 """How much later than its parent's patience a child ends itself."""
@@ -69,14 +70,32 @@ class Trial:
         said, _ = self._ask({"do": "examine", "engine": self._engine}, b"", "being looked at", patience_s)
         return str(said["missing"]), tuple(said["arithmetics"])
 
-    def open(self, graph: bytes, options: Options, *, patience_s: float = OPEN_S) -> float:
-        """Open a graph; the time that took with the engine's import, ms.
+    def open(
+        self, graph: bytes, options: Options, *, patience_s: float = OPEN_S, say: Say = lambda line: None
+    ) -> tuple[float, str]:
+        """Open a graph.
+
+        Parameters
+        ----------
+        graph : bytes
+        options : Options
+        patience_s : float
+        say : callable
+            Gets what the engine says of a long build; ``options.build.say`` stays here.
+
+        Returns
+        -------
+        ms : float
+            The time that took, with the engine's import.
+        plan : str
+            Id of the plan behind it (:mod:`edgehem.plans`), or empty.
 
         Raises
         ------
         BackendError
             As :meth:`examine`.
         """
+        build = options.build
         message = {
             "do": "open",
             "engine": self._engine,
@@ -84,9 +103,11 @@ class Trial:
             "optimise": options.optimise,
             "threads": options.threads,
             "cache": None if options.cache is None else str(options.cache),
+            "bundle": options.bundle,
+            "build": build and {"workspace_mib": build.workspace_mib, "level": build.level},
         }
-        said, _ = self._ask(message, graph, "compiling", patience_s)
-        return float(said["ms"])
+        said, _ = self._ask(message, graph, "compiling", patience_s, say)
+        return float(said["ms"]), str(said["plan"])
 
     def answer(self, probe: Path, *, patience_s: float = RUN_S) -> dict[str, npt.NDArray[np.float32]]:
         """The outputs for a probe (an ``.npz`` of the inputs).
@@ -125,9 +146,9 @@ class Trial:
                     stream.close()
 
     def _ask(
-        self, message: dict[str, Any], payload: bytes, doing: str, patience_s: float
+        self, message: dict[str, Any], payload: bytes, doing: str, patience_s: float, say: Say = lambda line: None
     ) -> tuple[dict[str, Any], bytes]:
-        """Send a message and wait for the reply."""
+        """Send a message and wait for the reply; what the child says before it is passed on."""
         late = threading.Event()
 
         def give_up() -> None:
@@ -142,7 +163,8 @@ class Trial:
         try:
             with contextlib.suppress(OSError):  # it is gone: what it ended with is told below
                 send(self._process.stdin, {**message, "patience_s": patience_s + LINGER_S}, payload)
-                reply = receive(self._process.stdout)
+                while (reply := receive(self._process.stdout)) is not None and "said" in reply[0]:
+                    say(str(reply[0]["said"]))
         finally:
             timer.cancel()
         if reply is None:

@@ -332,7 +332,7 @@ def test_export_commands_get_their_arguments(
         "train toy --data t.csv --out c.pt --minutes 2 --seed 7 --init a.pt",
         "export c.pt --system toy --out bundle --calibration phantoms:80:2",
         "export c.pt --interface i.json --factory a.b:c --set n=2 --here --weights ema --prefix net. --out b "
-        "--trained-on patients --calibration t.csv --int8 --evaluate u.csv --sign k.pem",
+        "--trained-on patients --calibration t.csv --int8 --no-fp16 --evaluate u.csv --sign k.pem",
         "quantize bundle --calibration t.csv",
         "evaluate phantoms:9:3 --bundle mine --record",
     ):
@@ -354,6 +354,7 @@ def test_export_commands_get_their_arguments(
                 "calibration": "phantoms:80:2",
                 "trained_on": None,
                 "int8": False,
+                "half": True,
                 "held_out": None,
                 "key": None,
             },
@@ -373,11 +374,16 @@ def test_export_commands_get_their_arguments(
                 "calibration": "t.csv",
                 "trained_on": "patients",
                 "int8": True,
+                "half": False,
                 "held_out": "u.csv",
                 "key": Path("k.pem"),
             },
         ),
-        ("quantize", (Path("bundle"),), {"calibration": "t.csv", "held_out": None, "max_drop": None, "seed": 0}),
+        (
+            "quantize",
+            (Path("bundle"),),
+            {"calibration": "t.csv", "held_out": None, "max_drop": None, "seed": 0, "half": True},
+        ),
     ]
     assert "phantoms:9:3" in (figures := capsys.readouterr().out) and "'record': True" in figures
 

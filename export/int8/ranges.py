@@ -115,7 +115,7 @@ def observe(
     if not len(feed):
         raise UsageError("quantisation needs calibration data")
     seen = {name: Seen() for name in names}
-    parts = _parts(model, names, feed[0])
+    parts = parts_of(model, names, feed[0])
     done, total = 0, len(parts) * len(feed)
     for part in parts:
         session = OnnxRuntimeSession(with_outputs(model, part).SerializeToString())
@@ -139,7 +139,7 @@ def with_outputs(model: onnx.ModelProto, tensors: Iterable[str]) -> onnx.ModelPr
     return copy
 
 
-def _parts(model: onnx.ModelProto, names: Sequence[str], inputs: Inputs) -> list[list[str]]:
+def parts_of(model: onnx.ModelProto, names: Sequence[str], inputs: Inputs) -> list[list[str]]:
     """Tensors in groups that fit into memory together, by the sizes of inferred shapes."""
     shapes = onnx.shape_inference.infer_shapes(model).graph
     batch = next(iter(inputs.values())).shape[0]

@@ -173,20 +173,20 @@ class Search:
         for recipe in recipes:
             figures = self.measure(recipe, self.layers, SCREENED)
             screened.append((recipe, figures))
-            self.say(f"{recipe.words}: {_spoken(figures)}")
+            self.say(f"{recipe.words}: {spoken(figures)}")
         recipe = max(screened, key=lambda entry: self._rank(entry[1]))[0]
         figures = self.measure(recipe, self.layers)
         steps: list[dict[str, Any]] = [_step((), figures, budget)]
-        self.say(f"chosen: {recipe.words}; on all {figures.studies} studies {_spoken(figures)}")
+        self.say(f"chosen: {recipe.words}; on all {figures.studies} studies {spoken(figures)}")
         reverted: tuple[str, ...] = ()
         ranking: list[tuple[str, float]] = []
         if figures.over(budget):
             ranking = self.ranking(recipe)
-            for count in _growing(int(len(self.layers) * MOST_REVERTED)):
+            for count in growing(int(len(self.layers) * MOST_REVERTED)):
                 reverted = tuple(name for name, _ in ranking[:count])
                 figures = self.measure(recipe, self._without(reverted))
                 steps.append(_step(reverted, figures, budget))
-                self.say(f"{count} of {len(self.layers)} layers back in float: {_spoken(figures)}")
+                self.say(f"{count} of {len(self.layers)} layers back in float: {spoken(figures)}")
                 if not figures.over(budget):
                     break
             else:
@@ -203,10 +203,10 @@ class Search:
             "selection_studies": len(self.selection),
             "layers": {"quantised": list(layers), "kept_float": list(self.left), "reverted": list(reverted)},
             "equalised": self._graphs[True][2] if recipe.equalise else [],
-            "screened": [{"recipe": asdict(one), **_plain(found)} for one, found in screened],
+            "screened": [{"recipe": asdict(one), **plain(found)} for one, found in screened],
             "ranking": [{"layer": name, "gain_db": round(gain, 2)} for name, gain in ranking],
             "steps": steps,
-            "figures": _plain(figures),
+            "figures": plain(figures),
             "layer_sqnr_db": self.layer_noise(recipe, layers),
         }
         return Found(model=model, unsigned=unsigned, figures=figures, record=record)
@@ -288,7 +288,7 @@ def _level(figures: Figures) -> float:
     return figures.worst_study_db
 
 
-def _growing(most: int) -> list[int]:
+def growing(most: int) -> list[int]:
     """1, 2, 3, 4, 5, 7, 9, 12, 16, ... up to a number, and that number."""
     counts, count = [], 1
     while count < most:
@@ -298,11 +298,11 @@ def _growing(most: int) -> list[int]:
 
 
 def _step(reverted: Sequence[str], figures: Figures, budget: Budget) -> dict[str, Any]:
-    return {"reverted": list(reverted), **_plain(figures), "over_budget": figures.over(budget)}
+    return {"reverted": list(reverted), **plain(figures), "over_budget": figures.over(budget)}
 
 
-def _plain(figures: Figures) -> dict[str, Any]:
-    """Figures as plain values, rounded for people."""
+def plain(figures: Figures) -> dict[str, Any]:
+    """Figures as plain values, rounded for people; what is not known is left out."""
     found: Mapping[str, Any] = asdict(figures)
 
     def rounded(value: Any) -> Any:
@@ -313,7 +313,8 @@ def _plain(figures: Figures) -> dict[str, Any]:
     return {name: rounded(value) for name, value in found.items() if value is not None}
 
 
-def _spoken(figures: Figures) -> str:
+def spoken(figures: Figures) -> str:
+    """Figures in a few words."""
     words = [f"{figures.worst_sqnr_db:.1f} dB, worst study {figures.worst_study_db:.1f} dB"]
     if figures.flips is not None:
         words.append(f"{figures.flips} decisions flipped, worst shift {figures.worst_shift:.3f}")

@@ -20,7 +20,7 @@ import edgehem  # noqa: E402
 from edgehem import arguments, phantom  # noqa: E402
 from edgehem.backends.onnxruntime import OnnxRuntimeSession  # noqa: E402
 from edgehem.bundle import Bundle  # noqa: E402
-from edgehem.errors import BudgetError, UsageError  # noqa: E402
+from edgehem.errors import BudgetError, BundleError, UsageError  # noqa: E402
 from edgehem.export import bundling, commands  # noqa: E402
 from edgehem.export.evaluate import judge, summarise  # noqa: E402
 from edgehem.export.int8.judge import Budget  # noqa: E402
@@ -270,6 +270,22 @@ def test_int8_is_what_tensorrt_takes_and_stays_near_float(bundle: Path, cache: C
     assert record["layers"]["kept_float"] and record["layers"]["quantised"] and not record["layers"]["reverted"]
     assert record["calibration_studies"] + record["selection_studies"] == len(cache)
     assert record["figures"]["studies"] == record["selection_studies"]
+
+
+def test_float16_variants_come_with_both(bundle: Path) -> None:
+    """Ready, judged, and never handed to an engine that does not take them."""
+    opened = Bundle(bundle)
+    forms = {graph.form: graph.file for graph in opened.manifest.graphs}
+    assert set(forms) == {"float", "float16", "qdq-s8", "qdq-u8", "qdq-s8-f16"}
+    for form in ("float16", "qdq-s8-f16"):
+        assert lint(onnx.load(bundle / forms[form])).ready
+    record = json.loads((bundle / "records/fp16.json").read_text(encoding="utf-8"))
+    assert record["figures"]["worst_sqnr_db"] >= 40 and record["studies"] == 4
+    assert record["sha256"] == opened.graph("fp16").sha256
+    beside = json.loads((bundle / "records/quantization.json").read_text(encoding="utf-8"))["half"]
+    assert beside["figures"]["worst_sqnr_db"] >= beside["budget"]["sqnr_db"]
+    with pytest.raises(BundleError, match="engine takes"):
+        edgehem.load(bundle, precision="fp16", backend="onnxruntime")
 
 
 def test_no_patient_both_calibrates_and_chooses(cache: Cache) -> None:
