@@ -315,7 +315,7 @@ def choice(bundle: Bundle, *, backend: str = "auto", precision: str = "auto") ->
         _log.warning("The device file chooses what it must not, and is not used; run edgehem compile again.")
         return None
     try:
-        options = Options(arithmetic=chosen.arithmetic, cache=plans())
+        options = Options(arithmetic=chosen.arithmetic, cache=plans(), bundle=bundle.sha256)
     except (ValueError, OSError):
         _log.warning("The device file names an arithmetic that edgehem does not know, and is not used.")
         return None

@@ -25,6 +25,22 @@ class BackendError(EdgehemError, RuntimeError):
     """An inference engine is absent, was asked for something it cannot do, or failed."""
 
 
+class BackendMemoryError(BackendError):
+    """An engine or its device has too little memory for what it was given; smaller work, or a later try, may fit."""
+
+
+class DeviceLostError(BackendError):
+    """A device failed, or does not answer, in a way that leaves this process without it: a new process may recover.
+
+    Whoever supervises the process restarts it; until then another engine has to do the work.
+    """
+
+
+class PlanError(BackendError):
+    """An engine has no plan that may serve a graph here: none was made, or it is of other hardware or software, or
+    damaged, or was never compared with the reference. ``edgehem compile`` makes one."""
+
+
 class BudgetError(EdgehemError, RuntimeError):
     """A stage finished and left its budget: its artefact must not be used as if it had not."""
 

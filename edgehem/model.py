@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -12,18 +10,14 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from edgehem import kernels
-from edgehem.backends import Options, Session, choose
-from edgehem.bundle import Bundle, Graph, find
+from edgehem.bundle import Bundle, find
 from edgehem.decide import decide
-from edgehem.device import choice
 from edgehem.dicom import Study, read_study
-from edgehem.errors import BackendError, BundleError, Refusal
+from edgehem.errors import BundleError, Refusal
 from edgehem.evidence import key_slices
-from edgehem.preprocess import coverage_notes, prepare
+from edgehem.preprocess import coverage_notes, place
 from edgehem.result import BundleInfo, KeySlice, Note, Result, Verdict
-
-_log = logging.getLogger(__name__)
+from edgehem.serving import Served, Serving
 
 
 def load(
@@ -43,8 +37,8 @@ def load(
     backend : str
         ``auto`` or an engine's name. A named engine that is absent is an error.
     precision : str
-        ``auto``, ``fp32`` or ``int8``. What is left to ``auto`` is what ``edgehem compile`` measured as the fastest on
-        this machine; where it was not run, ONNX Runtime and the bundle's own default.
+        ``auto``, ``fp32``, ``fp16`` or ``int8``. What is left to ``auto`` is what ``edgehem compile`` measured as
+        the fastest on this machine; where it was not run, ONNX Runtime and the bundle's own default.
     trust : str or Path, optional
         Folder of the public keys whose bundles this device runs; ``$EDGEHEM_TRUST`` by default. Without one, unsigned
         bundles run, too.
@@ -83,20 +77,27 @@ class Model:
     """
 
     def __init__(self, bundle: Bundle, *, backend: str = "auto", precision: str = "auto") -> None:
-        manifest = bundle.manifest
         self.bundle = bundle
-        self._local = threading.local()
-        engine, graph, options, self._session = _opened(bundle, backend, precision)
+        self.serving = Serving(bundle, backend=backend, precision=precision)
         bundle.accept()  # from now on, this device refuses older ones
-        self.info = BundleInfo(
+
+    @property
+    def info(self) -> BundleInfo:
+        """The bundle, and what serves it now; ``fallback`` says so if that is only a stand-in."""
+        return self._info(self.serving.served)
+
+    def _info(self, served: Served) -> BundleInfo:
+        manifest = self.bundle.manifest
+        return BundleInfo(
             name=manifest.name,
             version=manifest.version,
-            sha256=bundle.sha256,
-            precision=graph.precision,
-            arithmetic=options.arithmetic,
-            backend=engine,
+            sha256=self.bundle.sha256,
+            precision=served.graph.precision,
+            arithmetic=served.arithmetic,
+            backend=served.engine,
+            fallback=served.fallback,
             demonstration=manifest.demonstration,
-            signed_by=bundle.signed_by,
+            signed_by=self.bundle.signed_by,
         )
 
     def triage_path(self, path: Path) -> tuple[Result, Study | None]:
@@ -149,15 +150,17 @@ class Model:
         """
         clock = _Clock(study.timings_ms, begun)
         manifest = self.bundle.manifest
+        served = self.serving.served
         try:
             with clock.stage("preprocess"):
-                prepared = prepare(study.volume, manifest.preprocess, out=self._buffer())
-                notes = (*study.notes, *coverage_notes(prepared.head))
+                placed = place(study.volume, manifest.preprocess)
+                notes = (*study.notes, *coverage_notes(placed.head))
+                tensor = served.tensor(study.volume, placed)
         except Refusal as refusal:
             return self._no_result(refusal, clock.finish(), study)
         with clock.stage("infer"):
-            inputs = {"image": prepared.tensor, "valid": prepared.valid}
-            outputs = self._session.run({name: inputs[kind] for kind, name in manifest.inputs.items()})
+            outputs, on_device_ms, served = self.serving.answer(study.volume, placed, served, tensor)
+        clock.move("infer", "preprocess", on_device_ms)
         with clock.stage("decide"):
             head = manifest.heads[0]
             evidence = manifest.evidence
@@ -166,7 +169,7 @@ class Model:
             keys: tuple[KeySlice, ...] = ()
             if evidence is not None:
                 attention, blood = _first(outputs, evidence.attention, evidence.blood_map)
-                keys = key_slices(study.volume, prepared.target, attention, blood)
+                keys = key_slices(study.volume, placed.target, attention, blood)
             notes = (*notes, *doubts)
         return Result(
             system=manifest.system,
@@ -176,19 +179,9 @@ class Model:
             findings=findings,
             key_slices=keys,
             timings_ms=clock.finish(),
-            bundle=self.info,
+            bundle=self._info(served),
             input=study.info,
         )
-
-    def _buffer(self) -> npt.NDArray[np.generic]:
-        """This thread's input tensor [1, Z, C, Y, X]: fresh memory would cost more than the pass that fills it."""
-        found: npt.NDArray[np.generic] | None = getattr(self._local, "buffer", None)
-        if found is None:
-            spec = self.bundle.manifest.preprocess
-            planes, rows, columns = spec.shape
-            found = kernels.empty((1, planes, len(spec.windows), rows, columns), spec.dtype)
-            self._local.buffer = found
-        return found
 
     def _no_result(self, refusal: Refusal, timings: dict[str, float], study: Study | None = None) -> Result:
         notes = (Note(code=refusal.code, reason=refusal.reason), *(study.notes if study else ()))
@@ -201,27 +194,6 @@ class Model:
             bundle=self.info,
             input=study.info if study else None,
         )
-
-
-def _opened(bundle: Bundle, backend: str, precision: str) -> tuple[str, Graph, Options, Session]:
-    """Open what was measured as the fastest here (``edgehem compile``), else what the bundle names for the engine."""
-    manifest = bundle.manifest
-    measured = choice(bundle, backend=backend, precision=precision)
-    if measured is not None:
-        graph = next(graph for graph in manifest.graphs if graph.file == measured.graph)
-        content = bundle.read(graph)
-        try:
-            engine = choose(measured.engine)
-            return engine.name, graph, measured.options, engine.open(content, measured.options)
-        except BackendError as error:
-            if backend != "auto":
-                raise
-            _log.warning("What was measured as the fastest here does not run: %s. Run edgehem compile again.", error)
-    engine = choose(backend)
-    if precision == "auto":
-        precision = manifest.default_precision.get(engine.name, "fp32")
-    graph, options = bundle.graph(precision, engine.forms), Options()
-    return engine.name, graph, options, engine.open(bundle.read(graph), options)
 
 
 def _first(outputs: Mapping[str, npt.NDArray[np.float32]], *names: str) -> Iterator[npt.NDArray[np.float32]]:
@@ -247,6 +219,12 @@ class _Clock:
             yield
         finally:
             self.stages[name] = _since(start)
+
+    def move(self, source: str, target: str, ms: float) -> None:
+        """Count some of a stage's time to another one: what a device did of it."""
+        ms = min(ms, self.stages[source])
+        self.stages[source] = round(self.stages[source] - ms, 3)
+        self.stages[target] = round(self.stages[target] + ms, 3)
 
     def finish(self) -> dict[str, float]:
         """All stages and their total. Reading that was timed before counts into the total."""

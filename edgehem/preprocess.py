@@ -119,19 +119,17 @@ class HeadPosition:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Prepared:
-    """A model's input.
+class Placed:
+    """Where a model's grid lies in a volume.
 
     Parameters
     ----------
-    tensor : array [1, Z, C, Y, X]
     valid : float32 array [1, Z]
         1 where the stack covers the middle of a plane, else 0.
     target : kernels.Target
     head : HeadPosition
     """
 
-    tensor: npt.NDArray[np.generic]
     valid: npt.NDArray[np.float32]
     target: kernels.Target
     head: HeadPosition
@@ -218,19 +216,8 @@ def place_grid(head: HeadPosition, spec: PreprocessSpec) -> kernels.Target:
     ))  # fmt: skip
 
 
-def prepare(volume: Volume, spec: PreprocessSpec, *, out: npt.NDArray[np.generic] | None = None) -> Prepared:
-    """Locate the head and run the fused pass.
-
-    Parameters
-    ----------
-    volume : Volume
-    spec : PreprocessSpec
-    out : array [1, Z, C, Y, X] of the spec's dtype, optional
-        Where to write the tensor; see :func:`edgehem.kernels.preprocess`.
-
-    Returns
-    -------
-    Prepared
+def place(volume: Volume, spec: PreprocessSpec) -> Placed:
+    """Locate the head, and put the spec's grid on it.
 
     Raises
     ------
@@ -239,9 +226,28 @@ def prepare(volume: Volume, spec: PreprocessSpec, *, out: npt.NDArray[np.generic
     """
     head = locate_head(volume)
     target = place_grid(head, spec)
+    return Placed(valid=plane_validity(volume, target)[None], target=target, head=head)
+
+
+def fill(
+    volume: Volume, placed: Placed, spec: PreprocessSpec, *, out: npt.NDArray[np.generic] | None = None
+) -> npt.NDArray[np.generic]:
+    """Run the fused pass on the CPU.
+
+    Parameters
+    ----------
+    volume : Volume
+    placed : Placed
+    spec : PreprocessSpec
+    out : array [1, Z, C, Y, X] of the spec's dtype, optional
+        Where to write the tensor; see :func:`edgehem.kernels.preprocess`.
+
+    Returns
+    -------
+    array [1, Z, C, Y, X]
+    """
     buffer = None if out is None else out[0]
-    tensor = kernels.preprocess(volume, target, spec.kernel_windows, out=buffer, threads=usable_cpus())
-    return Prepared(tensor=tensor[None], valid=plane_validity(volume, target)[None], target=target, head=head)
+    return kernels.preprocess(volume, placed.target, spec.kernel_windows, out=buffer, threads=usable_cpus())[None]
 
 
 def plane_validity(volume: Volume, target: kernels.Target) -> npt.NDArray[np.float32]:

@@ -61,7 +61,11 @@ class KeySlice(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class BundleInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """Which model answered, and how it ran. ``signed_by`` is the checked key's fingerprint, if it was checked."""
+    """Which model answered, and how it ran.
+
+    ``signed_by`` is the checked key's fingerprint, if it was checked. ``fallback`` is empty, or names the engine that
+    should have answered, and why it did not.
+    """
 
     name: str
     version: str
@@ -70,6 +74,7 @@ class BundleInfo(msgspec.Struct, frozen=True, kw_only=True):
     arithmetic: str = "f32"
     """What the graph's float operators were computed in."""
     backend: str
+    fallback: str = ""
     demonstration: bool
     signed_by: str | None = None
 

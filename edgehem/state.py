@@ -7,6 +7,7 @@ could have written, and a reader finds all of a file or none of it.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import stat
 from pathlib import Path
@@ -14,6 +15,7 @@ from pathlib import Path
 from edgehem.durable import make_folder, read_once, write_whole
 
 VARIABLE = "EDGEHEM_STATE"
+SEAL = b"edgehem-sealed/1"
 PRIVATE = os.name == "posix"
 """Whether owners and modes say who could have written a file. Elsewhere they are not asked."""
 
@@ -95,6 +97,29 @@ def write_private(path: Path, content: bytes) -> None:
     """
     make_private(path.parent)
     write_whole(path, content)
+
+
+def read_sealed(path: Path, *, most: int) -> bytes:
+    """Read a file that :func:`write_sealed` wrote.
+
+    Raises
+    ------
+    OSError
+        As :func:`read_private`; also if it is not what was written: its first line holds the SHA-256 of the rest.
+    """
+    head, _, content = read_private(path, most=most).partition(b"\n")
+    if head != _seal(content):
+        raise OSError(f"{path.name} is damaged")
+    return content
+
+
+def write_sealed(path: Path, content: bytes) -> None:
+    """Write a file that tells when it is damaged; see :func:`write_private`."""
+    write_private(path, _seal(content) + b"\n" + content)
+
+
+def _seal(content: bytes) -> bytes:
+    return b"%b %b" % (SEAL, hashlib.sha256(content).hexdigest().encode())
 
 
 def keep_newest(folder: Path, pattern: str, count: int) -> None:

@@ -81,28 +81,28 @@ class CudaPreprocessor:
     ) -> None:
         self._owner = _here()
         self._closed = self._lost = False
-        self._driver: Driver = cuda_driver.driver()
-        self._context = context if context is not None else cuda_driver.primary_context(self._driver, device)
-        with self._entered("loading the kernels"):
-            found = self._driver.Context.get_device()
-            machine = cuda_code.Machine.of(self._driver, found.compute_capability())
-            module, code = cuda_code.load(self._driver, machine)
+        self.driver: Driver = cuda_driver.driver()
+        self._context = context if context is not None else cuda_driver.primary_context(self.driver, device)
+        with self.entered("loading the kernels"):
+            found = self.driver.Context.get_device()
+            machine = cuda_code.Machine.of(self.driver, found.compute_capability())
+            module, code = cuda_code.load(self.driver, machine)
             self.device_name = found.name()
             self.origin, self.detail = code.origin, code.detail
             self._functions: dict[str, Function] = {
                 dtype: module.get_function(f"eh_preprocess_{dtype}").prepare(ARGUMENTS) for dtype in DTYPES
             }
-            self._stream: CudaStream | None = stream or self._driver.Stream()
+            self._stream: CudaStream | None = stream or self.driver.Stream()
             # Recorded behind each copy out of page-locked memory: until then its bytes must stay as they are.
-            flags = self._driver.event_flags.DISABLE_TIMING
-            self._pixels_left: CudaEvent = self._driver.Event(flags)
-            self._tables_left: CudaEvent = self._driver.Event(flags)
-        memory = self._driver.MemoryError
+            flags = self.driver.event_flags.DISABLE_TIMING
+            self._pixels_left: CudaEvent = self.driver.Event(flags)
+            self._tables_left: CudaEvent = self.driver.Event(flags)
+        memory = self.driver.MemoryError
         # Page-locked memory is let go, not freed: somebody may still read a stack in it.
-        locked = functools.partial(self._driver.pagelocked_empty, dtype="uint8")
+        locked = functools.partial(self.driver.pagelocked_empty, dtype="uint8")
         self._staging, self._staged_tables = (Room(locked, lambda held: None, memory) for _ in range(2))
         self._pixels, self._tables, self._output = (
-            Room(self._driver.mem_alloc, lambda held: held.free(), memory) for _ in range(3)
+            Room(self.driver.mem_alloc, lambda held: held.free(), memory) for _ in range(3)
         )
         self._serial = 0
 
@@ -127,7 +127,7 @@ class CudaPreprocessor:
         ------
         KernelMemoryError
         """
-        with self._entered("reserving memory"):
+        with self.entered("reserving memory"):
             self._serial += 1
             size = math.prod(stored) * np.dtype(np.int16).itemsize
             self._stage(size)
@@ -156,7 +156,7 @@ class CudaPreprocessor:
         ------
         KernelMemoryError
         """
-        with self._entered("reserving page-locked memory"):
+        with self.entered("reserving page-locked memory"):
             return self._stage(math.prod(shape) * np.dtype(np.int16).itemsize).view(np.int16).reshape(shape)
 
     def upload(self, stack: Stack) -> Uploaded:
@@ -180,7 +180,7 @@ class CudaPreprocessor:
         """
         if not stack.pixels.size:
             raise ValueError(f"a stack needs slices with pixels, not {stack.pixels.shape}")
-        with self._entered("copying a stack to the GPU"):
+        with self.entered("copying a stack to the GPU"):
             self._serial += 1
             staged = stack.pixels
             if (source := self._resident(staged)) is None:
@@ -189,7 +189,7 @@ class CudaPreprocessor:
                 np.copyto(staged, stack.pixels, casting="equiv")
             self._grow(self._pixels, source.nbytes)
             pointer = int(self._pixels.held())
-            self._driver.memcpy_htod_async(pointer, source, self.stream)
+            self.driver.memcpy_htod_async(pointer, source, self.stream)
             self._pixels_left.record(self.stream)
         return Uploaded(stack=stack, staged=staged, pointer=pointer, serial=self._serial)
 
@@ -231,7 +231,7 @@ class CudaPreprocessor:
         blocks = _blocks(target.shape)
         plan = Plan.of(uploaded.stack, target)
         block, table = parameters(plan, channels(windows), uploaded.staged), plan.tables.view(np.uint8)
-        with self._entered("running the preprocessing kernel"):
+        with self.entered("running the preprocessing kernel"):
             self._grow(self._tables, table.nbytes)
             if out_pointer is None:
                 self._grow(self._output, tensor.nbytes)
@@ -241,7 +241,7 @@ class CudaPreprocessor:
             staged = self._staged_tables.held()[: table.nbytes]
             staged[:] = table
             tables_pointer = int(self._tables.held())
-            self._driver.memcpy_htod_async(tables_pointer, staged, self.stream)
+            self.driver.memcpy_htod_async(tables_pointer, staged, self.stream)
             self._tables_left.record(self.stream)
             self._functions[tensor.dtype].prepared_async_call(
                 (blocks, 1),
@@ -268,7 +268,7 @@ class CudaPreprocessor:
         KernelLaunchError, ContextLostError
             If any of it failed.
         """
-        with self._entered("waiting for the GPU"):
+        with self.entered("waiting for the GPU"):
             self.stream.synchronize()
 
     def download(self, tensor: DeviceTensor) -> npt.NDArray[np.generic]:
@@ -285,9 +285,9 @@ class CudaPreprocessor:
         """
         out: npt.NDArray[np.generic] = np.empty(tensor.shape, tensor.dtype)
         if out.size:
-            with self._entered("copying a tensor from the GPU"):
+            with self.entered("copying a tensor from the GPU"):
                 self.stream.synchronize()
-                self._driver.memcpy_dtoh(out, tensor.pointer)
+                self.driver.memcpy_dtoh(out, tensor.pointer)
         return out
 
     def close(self) -> None:
@@ -296,10 +296,10 @@ class CudaPreprocessor:
             return
         self._closed = True
         # pycuda frees events, the stream and the module with their last reference, and needs the context for it.
-        with contextlib.suppress(self._driver.Error):
+        with contextlib.suppress(self.driver.Error):
             self._context.push()
             try:
-                with contextlib.suppress(self._driver.Error):
+                with contextlib.suppress(self.driver.Error):
                     self.stream.synchronize()
                 for room in (self._pixels, self._tables, self._output, self._staging, self._staged_tables):
                     room.free()
@@ -343,21 +343,33 @@ class CudaPreprocessor:
     # The context
 
     @contextlib.contextmanager
-    def _entered(self, doing: str) -> Iterator[None]:
-        """The context is current inside, and the driver's errors come out as ours."""
+    def entered(self, doing: str) -> Iterator[None]:
+        """Make the context current for what else works on this stream; the driver's errors come out as ours.
+
+        Parameters
+        ----------
+        doing : str
+            For messages: "copying a stack to the GPU".
+
+        Raises
+        ------
+        KernelError
+            If this object is closed, or another thread's.
+        KernelMemoryError, KernelLaunchError, ContextLostError
+        """
         if self._closed:
             raise KernelError("this preprocessor is closed")
         if self._lost:
             raise ContextLostError(f"{doing}: an earlier error left the CUDA context unusable; start a new process")
         if _here() != self._owner:
             raise KernelError("this preprocessor belongs to another thread or process: make one for each")
-        with typed(self._driver, doing):
+        with typed(self.driver, doing):
             self._context.push()
             try:
                 yield
-            except self._driver.MemoryError:
+            except self.driver.MemoryError:
                 raise
-            except self._driver.Error as error:
+            except self.driver.Error as error:
                 self._lost = self._is_lost()
                 if self._lost:
                     raise ContextLostError(
@@ -365,14 +377,14 @@ class CudaPreprocessor:
                     ) from error
                 raise
             finally:
-                with contextlib.suppress(*([self._driver.Error] if self._lost else [])):
+                with contextlib.suppress(*([self.driver.Error] if self._lost else [])):
                     self._context.pop()
 
     def _is_lost(self) -> bool:
         """Some errors stay: after them whatever is asked of the context fails."""
         try:
-            self._driver.Context.synchronize()
-        except self._driver.Error:
+            self.driver.Context.synchronize()
+        except self.driver.Error:
             return True
         return False
 

@@ -34,6 +34,8 @@ class CudaDevice(Protocol):
 
     def name(self) -> str: ...
     def compute_capability(self) -> tuple[int, int]: ...
+    def total_memory(self) -> int: ...
+    def get_attribute(self, attribute: object) -> int: ...
     def retain_primary_context(self) -> CudaContext: ...
 
 
@@ -57,6 +59,7 @@ class CudaEvent(Protocol):
 
     def record(self, stream: CudaStream) -> object: ...
     def synchronize(self) -> object: ...
+    def time_till(self, event: Any) -> float: ...
 
 
 class Allocation(Protocol):
@@ -85,7 +88,18 @@ class EventFlags(Protocol):
     """``pycuda.driver.event_flags``."""
 
     @property
-    def DISABLE_TIMING(self) -> int: ...  # noqa: N802 - pycuda's name
+    def DEFAULT(self) -> int: ...  # noqa: N802 - pycuda's names
+    @property
+    def DISABLE_TIMING(self) -> int: ...  # noqa: N802
+
+
+class DeviceAttributes(Protocol):
+    """``pycuda.driver.device_attribute``."""
+
+    @property
+    def MULTIPROCESSOR_COUNT(self) -> object: ...  # noqa: N802
+    @property
+    def INTEGRATED(self) -> object: ...  # noqa: N802
 
 
 class Driver(Protocol):
@@ -101,6 +115,8 @@ class Driver(Protocol):
     def Context(self) -> type[CudaContext]: ...  # noqa: N802
     @property
     def event_flags(self) -> EventFlags: ...
+    @property
+    def device_attribute(self) -> DeviceAttributes: ...
     def Stream(self) -> CudaStream: ...  # noqa: N802
     def Event(self, flags: int) -> CudaEvent: ...  # noqa: N802
     def init(self) -> None: ...
@@ -109,6 +125,7 @@ class Driver(Protocol):
     def pagelocked_empty(self, shape: int, dtype: str) -> npt.NDArray[np.uint8]: ...
     def memcpy_htod_async(self, dest: int, src: npt.NDArray[Any], stream: CudaStream) -> None: ...
     def memcpy_dtoh(self, dest: npt.NDArray[Any], src: int) -> None: ...
+    def memcpy_dtoh_async(self, dest: npt.NDArray[Any], src: int, stream: CudaStream) -> None: ...
     def module_from_buffer(self, buffer: bytes) -> Module: ...
 
 

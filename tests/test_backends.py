@@ -28,6 +28,11 @@ needs_openvino = pytest.mark.skipif(bool(ABSENT), reason=f"openvino: {ABSENT}")
 class Engine:
     """A pretended engine."""
 
+    forms = ("float",)
+    patience_s = backends.OPEN_S
+    on_request = False
+    needs_plan = False
+
     def __init__(self, name: str, missing: str = "") -> None:
         self.name, self._missing = name, missing
 
@@ -283,7 +288,7 @@ def test_a_damaged_plan_is_not_believed(spoil: str, tmp_path: Path, caplog: pyte
         session = OpenVino().open(model("Add"), options)
     assert "damaged" in caplog.text
     np.testing.assert_array_equal(session.run({"a": A[:1], "b": B[:1]})["total"], A[:1] + B[:1])
-    assert plan.read_bytes() == whole or plan.read_bytes()[:23] == whole[:23]
+    assert plan.read_bytes() == whole or plan.read_bytes()[:16] == whole[:16]
 
 
 @needs_openvino

@@ -8,6 +8,7 @@ import runpy
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,20 +17,25 @@ import numpy as np
 import pytest
 
 from edgehem import backends, device, state
-from edgehem.backends import Options
+from edgehem.backends import Build, Options
 from edgehem.backends.onnxruntime import OnnxRuntime, Port
 from edgehem.backends.openvino import OpenVino
 from edgehem.bundle import MANIFEST, Bundle, Graph, Head, LabelRule, find
-from edgehem.errors import BackendError, BudgetError, BundleError, UsageError
+from edgehem.errors import BackendError, BudgetError, BundleError, PlanError, UsageError
 from edgehem.export import probes as probing
 from edgehem.export.compile import compile_bundle, document, table
 from edgehem.export.contender import FIDELITY_DB
-from edgehem.export.deviation import BORDERLINE, MOST_DB, compare
+from edgehem.export.deviation import BORDERLINE, MOST_DB, compare, sqnr_db
 from edgehem.export.probes import draw_probes
 from edgehem.export.trial import Trial
+from edgehem.plans import PlanStore
+from edgehem.serving import Serving
 
 TESTS = Path(__file__).parent
 tiny: Callable[..., bytes] = runpy.run_path(str(TESTS / "engines" / "tiny.py"))["model"]
+BY_HAND = runpy.run_path(str(TESTS / "engines" / "joined.py"))
+joined: Callable[..., bytes] = BY_HAND["joined"]
+JOINED: tuple[str, ...] = BY_HAND["JOINED"]
 SUM = tiny("Add", total="logits", columns=2)
 PATIENCE_S = 10.0
 """For one that hangs; the others take a second on a busy machine."""
@@ -118,6 +124,72 @@ def test_nothing_is_written_unless_it_is_to_be_kept(
     assert not folder.exists()
 
 
+def test_a_plan_serves_once_it_computed_what_the_graph_says(
+    bundle: Bundle,
+    probes: list[dict[str, np.ndarray]],
+    fakes: Any,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Built in a child, compared, let to serve; not on another driver, and not for another bundle."""
+    lines: list[str] = []
+    engines = [OnnxRuntime(), fakes.FakePlanner(), fakes.FakePlannerWrong(), fakes.FakeOnRequest()]
+    record = compile_bundle(
+        bundle, probes=probes, engines=engines, rounds=2, build=Build(workspace_mib=77), say=lines.append
+    )
+    said = outcome(record)
+    assert said["planner"] == "" and "another one" in said["misplanner"] and "seldom" not in said
+    assert "planner model.onnx f32: spending 77 MiB" in lines
+    kept = {each.engine: each for each in PlanStore(device.plans()).records()}
+    assert set(kept) == {"planner", "misplanner"}
+    shown = kept["planner"].qualified
+    assert shown is not None and shown.flips == 0 and shown.fidelity_db == MOST_DB and shown.probes == record.probes
+    assert kept["misplanner"].qualified is None
+
+    graph = bundle.read(bundle.manifest.graphs[0])
+    options = Options(cache=device.plans(), bundle=bundle.sha256)
+    assert fakes.FakePlanner().open(graph, options).plan == kept["planner"].id
+    with pytest.raises(PlanError, match="never compared"):
+        fakes.FakePlannerWrong().open(graph, options)
+    with pytest.raises(PlanError, match="another bundle"):
+        fakes.FakePlanner().open(graph, replace(options, bundle="b" * 64))
+    monkeypatch.setenv("FAKE_DRIVER", "2")
+    with pytest.raises(PlanError, match="driver was 1, is 2"):
+        fakes.FakePlanner().open(graph, options)
+
+    # A device that was upgraded since is not guessed about: the study is analysed on the CPU, and says why.
+    known = [OnnxRuntime(), fakes.FakePlanner()]
+    monkeypatch.setattr("edgehem.backends.engines", lambda: known)
+    monkeypatch.setattr("edgehem.device.engines", lambda: known)
+    monkeypatch.delenv("FAKE_DRIVER")
+    (at,) = [index for index, each in enumerate(record.candidates) if each.engine == "planner"]
+    device.save(bundle, msgspec.structs.replace(record, machine=device.this_machine(), chosen=at))
+    assert Serving(bundle).served.engine == "planner"
+    monkeypatch.setenv("FAKE_DRIVER", "2")
+    served = Serving(bundle).served
+    assert served.engine == "onnxruntime" and "driver was 1, is 2" in served.fallback
+    assert "run edgehem compile" in caplog.text
+    with pytest.raises(PlanError, match="driver was 1"):
+        Serving(bundle, backend="planner")
+
+
+def test_without_leave_to_keep_nothing_of_a_plan_is_left(
+    bundle: Bundle, probes: list[dict[str, np.ndarray]], fakes: Any, folder: Path
+) -> None:
+    engines = [OnnxRuntime(), fakes.FakePlanner()]
+    record = compile_bundle(bundle, probes=probes, engines=engines, rounds=1, keep=False)
+    assert outcome(record)["planner"] == "" and not folder.exists()
+
+
+def test_an_engine_on_request_is_tried_where_it_is_named(
+    bundle: Bundle, probes: list[dict[str, np.ndarray]], fakes: Any
+) -> None:
+    engines = [OnnxRuntime(), fakes.FakeOnRequest()]
+    record = compile_bundle(bundle, backend="seldom", probes=probes, engines=engines, rounds=1)
+    assert record.choice.engine == "seldom"
+
+
 def test_only_the_named_engine_may_be_chosen(bundle: Bundle, probes: list[dict[str, np.ndarray]], fakes: Any) -> None:
     """ONNX Runtime is measured for comparison."""
     engines = [OnnxRuntime(), fakes.FakeTalking(), fakes.Fake()]
@@ -159,7 +231,7 @@ def test_a_tampered_graph_is_not_measured(bundle: Bundle) -> None:
 
 
 def test_a_graph_that_cannot_run_ends_it(write_bundle: Callable[..., Path]) -> None:
-    broken = Bundle(write_bundle(graph=b"no graph"))
+    broken = Bundle(write_bundle(graph=tiny("NoOperator")))
     with pytest.raises(BackendError, match="refuses"):
         compile_bundle(broken, engines=[OnnxRuntime()])
 
@@ -182,6 +254,108 @@ def test_every_graph_of_the_bundle_is_a_candidate(
     assert [each.graph for each in record.candidates] == ["model.onnx", "other.onnx"]
     assert "moved by" in record.candidates[1].passed_over
     assert record.candidates[1].fidelity_db == MOST_DB
+
+
+# What OpenVINO 2026.4 makes of int8 behind a Concat (docs/engines.md). A later one may do better; nothing fails then.
+
+CHANNELS = 32
+SCALE, WEIGHT_SCALE = np.array(1 / 127, np.float32), np.array(0.01, np.float32)
+WEIGHT = np.random.default_rng(0).integers(-127, 128, (2, 2 * CHANNELS, 1, 1), dtype=np.int8)
+PAIRS = [
+    {name: rng.uniform(-1, 1, (1, CHANNELS, 1, 1)).astype(np.float32) for name in "ab"}
+    for rng in map(np.random.default_rng, range(6))
+]
+needs_openvino = pytest.mark.skipif(bool(OpenVino().missing()), reason="openvino is not installed")
+
+
+def joined_answer(inputs: dict[str, np.ndarray]) -> np.ndarray:
+    """What every spelling of the quantised graph means: logits [1, 2]."""
+    both = np.concatenate([inputs["a"], inputs["b"]], axis=1)[:, :, 0, 0] / SCALE
+    whole = np.clip(np.rint(both), -128, 127).astype(np.float64) * SCALE
+    return np.asarray(whole @ (WEIGHT[:, :, 0, 0].T * WEIGHT_SCALE.astype(np.float64)))
+
+
+def agreement_db(engine: backends.Backend, spelling: str) -> float:
+    """Signal to noise of an engine's answers to a spelling."""
+    session = engine.open(joined(spelling, WEIGHT, scale=SCALE, weight_scale=WEIGHT_SCALE))
+    return sqnr_db([joined_answer(inputs) for inputs in PAIRS], [session.run(inputs)["logits"] for inputs in PAIRS])
+
+
+@pytest.mark.parametrize("spelling", [name for name in JOINED if name != "float"])
+def test_onnx_runtime_is_right_about_int8_behind_a_concat(spelling: str) -> None:
+    assert agreement_db(OnnxRuntime(), spelling) > 100
+
+
+@needs_openvino
+@pytest.mark.parametrize("spelling", ["pair twice", "joined int8", "unsigned"])
+def test_openvino_is_right_about_other_spellings_of_int8_behind_a_concat(spelling: str) -> None:
+    assert agreement_db(OpenVino(), spelling) > FIDELITY_DB
+
+
+@needs_openvino
+def test_an_engine_that_is_wrong_about_int8_behind_a_concat_is_passed_over(write_bundle: Callable[..., Path]) -> None:
+    """By the gate on fidelity, not by chance: what it says of each candidate is what was found apart from it.
+
+    (Without VNNI instructions OpenVINO's int8 saturates, which left 25 dB: nearer to the gate, not beyond it.)
+    """
+    files = {
+        name: joined(spelling, WEIGHT, scale=SCALE, weight_scale=WEIGHT_SCALE)
+        for name, spelling in (("model.onnx", "float"), ("int8.onnx", "pair"), ("int8_u8.onnx", "unsigned"))
+    }
+    folder = write_bundle(graph=files.pop("model.onnx"), files=files, inputs={"image": "a", "valid": "b"})
+    manifest = Bundle(folder).manifest
+    quantised = [
+        Graph(precision="int8", form=form, file=name, sha256=manifest.files[name], bytes=len(files[name]))
+        for name, form in (("int8.onnx", "qdq-s8"), ("int8_u8.onnx", "qdq-u8"))
+    ]
+    # Its answers mean nothing, so engines are compared by noise alone.
+    whole = msgspec.structs.replace(
+        manifest,
+        graphs=(*manifest.graphs, *quantised),
+        files={},
+        heads=(Head(name="features", kind="features", output="logits", rules=()),),
+        evidence=None,
+    )
+    (folder / MANIFEST).write_bytes(msgspec.json.encode(whole))
+    engines = [OnnxRuntime(), OpenVino()]
+    record = compile_bundle(Bundle(folder), probes=PAIRS, engines=engines, rounds=2, keep=False)
+    said = {
+        (each.engine, each.graph): each.passed_over for each in record.candidates if each.arithmetic == backends.F32
+    }
+    assert said.pop(("onnxruntime", "int8.onnx")) == said.pop(("onnxruntime", "int8_u8.onnx")) == ""
+    for graph, spelling in (("int8.onnx", "pair"), ("int8_u8.onnx", "unsigned")):
+        is_wrong = agreement_db(OpenVino(), spelling) < FIDELITY_DB
+        assert ("another one" in said[("openvino", graph)]) == is_wrong
+    assert record.choice.passed_over == ""
+
+
+def test_a_graph_is_tried_on_engines_that_take_its_form(
+    write_bundle: Callable[..., Path], probes: list[dict[str, np.ndarray]], fakes: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In every arithmetic, but a float16 graph once, in its own."""
+    monkeypatch.setattr(fakes.Fake, "forms", ("float16", "float"))
+    monkeypatch.setattr(Trial, "examine", lambda self, **_: ("", ("f32", "bf16")))
+    folder = write_bundle(graph=SUM, files={"half.onnx": SUM}, inputs={"image": "a", "valid": "b"})
+    manifest = Bundle(folder).manifest
+    half = Graph(precision="fp16", form="float16", file="half.onnx", sha256=manifest.files["half.onnx"], bytes=len(SUM))
+    both = msgspec.structs.replace(manifest, graphs=(*manifest.graphs, half), files={})
+    (folder / MANIFEST).write_bytes(msgspec.json.encode(both))
+    record = compile_bundle(Bundle(folder), probes=probes, engines=[OnnxRuntime(), fakes.Fake()], rounds=1, keep=False)
+    assert [(each.engine, each.graph, each.arithmetic) for each in record.candidates] == [
+        ("onnxruntime", "model.onnx", "f32"), ("onnxruntime", "model.onnx", "bf16"),
+        ("fake", "model.onnx", "f32"), ("fake", "model.onnx", "bf16"), ("fake", "half.onnx", "f16"),
+    ]  # fmt: skip
+
+
+def test_an_engine_for_requests_is_looked_at_when_it_is_named(
+    bundle: Bundle, probes: list[dict[str, np.ndarray]], fakes: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fakes.FakeTalking, "on_request", True)
+    engines = [OnnxRuntime(), fakes.FakeTalking()]
+    record = compile_bundle(bundle, probes=probes, engines=engines, rounds=1, keep=False)
+    assert set(outcome(record)) == {"onnxruntime"} and record.absent == {}
+    named = compile_bundle(bundle, backend="talking", probes=probes, engines=engines, rounds=1, keep=False)
+    assert named.choice.engine == "talking"
 
 
 # Children
@@ -240,7 +414,7 @@ def test_a_graph_that_no_phantom_can_be_shown_to_is_refused(monkeypatch: pytest.
     def refuse(*_: object, **__: object) -> None:
         raise Refusal(Code.NOT_HEAD, "no head")
 
-    monkeypatch.setattr(probing, "prepare", refuse)
+    monkeypatch.setattr(probing, "place", refuse)
     monkeypatch.setattr(probing, "make_case", lambda *_, **__: type("Case", (), {"volume": None}))
     ports = tuple(Port(name=name, shape=(), dtype="float32") for name in ("image", "valid"))
     with pytest.raises(UsageError, match="refuses the phantoms"):
@@ -333,6 +507,8 @@ def test_the_shipped_bundle_with_both_engines(tmp_path: Path, folder: Path) -> N
     assert list(home.rglob("*")) == []
     left = sorted(path.parent.name for path in folder.rglob("*") if path.is_file())
     assert left == ["devices", "plans"] if record.choice.engine == "openvino" else ["devices"]
-    assert {each.engine for each in record.candidates} == {engine.name for engine in backends.engines()}
+    assert {each.engine for each in record.candidates} == {"onnxruntime", "openvino"}
+    asked = {engine.name for engine in backends.engines() if not engine.on_request}
+    assert {*record.absent, "onnxruntime", "openvino"} == asked
     assert all(each.ratio for each in record.candidates)
     assert device.load(find("hemorrhagenet")) == record

@@ -9,16 +9,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 import pytest
 
-from edgehem.backends import DEFAULT, Options
+from edgehem.backends import DEFAULT, OPEN_S, DeviceTiming, Options
+from edgehem.bundle import Bundle
 from edgehem.dicom import Study
-from edgehem.errors import BackendError, BundleError, Code, UsageError
+from edgehem.errors import BackendError, BackendMemoryError, BundleError, Code, DeviceLostError, UsageError
 from edgehem.model import Model, load, triage
 from edgehem.phantom import Protocol, make_case
 from edgehem.phantom.files import write_case
+from edgehem.report.text import render_text
 from edgehem.result import Note, Verdict
 from edgehem.volume import Volume
 
@@ -35,7 +38,10 @@ class FakeEngine:
     """An engine, and its session, that answers what it is told to and remembers what it was given."""
 
     name = "fake"
-    forms = ("qdq-s8",)
+    forms = ("float", "qdq-s8")
+    patience_s = OPEN_S
+    on_request = False
+    needs_plan = False
 
     def __init__(self) -> None:
         self.graphs: list[bytes] = []
@@ -67,13 +73,13 @@ class FakeEngine:
 def engine(monkeypatch: pytest.MonkeyPatch) -> FakeEngine:
     """The one engine there is."""
     fake = FakeEngine()
-    monkeypatch.setattr("edgehem.model.choose", lambda name: fake)
+    monkeypatch.setattr("edgehem.serving.choose", lambda name: fake)
     return fake
 
 
 @pytest.fixture
 def model(engine: FakeEngine, write_bundle: Callable[..., Path]) -> Model:
-    return load(write_bundle(graph=b"the graph"))
+    return load(write_bundle(graph="the graph"))
 
 
 def head(points: F64) -> F64:
@@ -108,7 +114,7 @@ def cut(volume: Volume, low: float, high: float) -> Volume:
 
 
 def test_the_engine_gets_the_verified_graph(model: Model, engine: FakeEngine) -> None:
-    assert engine.graphs == [b"the graph"]
+    assert engine.graphs == [(model.bundle.folder / "model.onnx").read_bytes()]
     assert (model.info.name, model.info.version, model.info.precision) == ("tiny", "1.2", "fp32")
     assert (model.info.backend, model.info.demonstration) == ("fake", True)
     assert model.info.sha256 == model.bundle.sha256
@@ -125,8 +131,9 @@ def test_the_precision_is_the_one_measured_as_best_for_the_engine(
 
 
 def test_a_tampered_graph_never_reaches_the_engine(engine: FakeEngine, write_bundle: Callable[..., Path]) -> None:
-    folder = write_bundle(graph=b"the graph")
-    (folder / "model.onnx").write_bytes(b"xhe graph")
+    folder = write_bundle(graph="the graph")
+    path = folder / "model.onnx"
+    path.write_bytes(path.read_bytes().replace(b"the graph", b"xhe graph"))
     with pytest.raises(BundleError, match="SHA-256"):
         load(folder)
     assert not engine.graphs
@@ -286,3 +293,108 @@ def replace_times(result: Any) -> dict[str, Any]:
     content: dict[str, Any] = json.loads(result.to_json())
     assert content.pop("timings_ms")
     return content
+
+
+# On a device, and when it fails
+
+
+class FakeDeviceEngine(FakeEngine):
+    """An engine whose device runs the preprocessing, too."""
+
+    name = "faraway"
+    forms = ("float16", "float")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.analysed: list[dict[str, Any]] = []
+
+    def analyse(
+        self, stack: Any, target: Any, windows: Any, *, image: str, inputs: Mapping[str, npt.NDArray[Any]]
+    ) -> tuple[Outputs, DeviceTiming]:
+        self.analysed.append({"stack": stack, "target": target, "windows": windows, image: None, **inputs})
+        if self.error:
+            raise self.error
+        time.sleep(0.02)
+        return self.outputs, DeviceTiming(preprocess_ms=5.0, infer_ms=9.0, fetch_ms=1.0)
+
+
+@pytest.fixture
+def faraway(monkeypatch: pytest.MonkeyPatch, engine: FakeEngine) -> FakeDeviceEngine:
+    """What ``auto`` takes; by the name of ONNX Runtime there is the other fake."""
+    fake = FakeDeviceEngine()
+    engine.name = "onnxruntime"
+    monkeypatch.setattr("edgehem.serving.choose", lambda name: engine if name == "onnxruntime" else fake)
+    return fake
+
+
+def test_raw_slices_go_to_a_device_that_preprocesses(
+    faraway: FakeDeviceEngine, write_bundle: Callable[..., Path], study: Study
+) -> None:
+    """The host places the grid; its own pass does not run. What the device spent on that counts as preprocessing."""
+    result = load(write_bundle(graph="the graph")).triage(study)
+    (asked,) = faraway.analysed
+    assert asked["stack"] is study.volume and asked["target"].shape[0] == PLANES
+    assert set(asked) == {"stack", "target", "windows", "x", "v"}
+    assert faraway.inputs == []
+    assert result.bundle.backend == "faraway" and result.bundle.fallback == ""
+    assert result.timings_ms["preprocess"] >= 5 and result.timings_ms["infer"] >= 14
+
+
+def test_a_graph_in_float16_gets_its_image_so(
+    engine: FakeEngine, write_bundle: Callable[..., Path], study: Study
+) -> None:
+    """From either side: the host's pass, or the device's windows."""
+    engine.forms = ("float16",)
+    folder = write_bundle(graph="the graph")
+    (graph,) = Bundle(folder).manifest.graphs
+    half = msgspec.structs.replace(graph, form="float16", precision="fp16")
+    model = load(write_bundle(graph="the graph", graphs=(half,)), precision="fp16")
+    assert model.triage(study).bundle.arithmetic == "f16"
+    assert engine.inputs[0]["x"].dtype == np.float16
+
+
+@pytest.mark.parametrize("error", [DeviceLostError("it is gone"), BackendMemoryError("no room")])
+def test_a_device_that_fails_is_stood_in_for_loudly(
+    error: Exception,
+    faraway: FakeDeviceEngine,
+    engine: FakeEngine,
+    write_bundle: Callable[..., Path],
+    study: Study,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The study gets its answer. A lost device is not asked again; one that was out of memory is."""
+    model = load(write_bundle(graph="the graph"))
+    faraway.error = error
+    with caplog.at_level("ERROR"):
+        result = model.triage(study)
+    assert result.verdict is not Verdict.NO_RESULT and len(engine.inputs) == 1
+    assert (result.bundle.backend, result.bundle.fallback) == ("onnxruntime", f"faraway: {error}")
+    assert "faraway cannot analyse" in caplog.text
+    faraway.error = None
+    again = model.triage(study)
+    lost = isinstance(error, DeviceLostError)
+    assert again.bundle.backend == ("onnxruntime" if lost else "faraway")
+    assert model.info.fallback == (f"faraway: {error}" if lost else "")
+    assert len(faraway.analysed) == (1 if lost else 2)
+    assert render_text(result).count("in place of faraway") == 1
+
+
+def test_an_engine_that_was_asked_for_by_name_is_never_stood_in_for(
+    faraway: FakeDeviceEngine, engine: FakeEngine, write_bundle: Callable[..., Path], study: Study
+) -> None:
+    model = load(write_bundle(graph="the graph"), backend="faraway")
+    faraway.error = DeviceLostError("it is gone")
+    with pytest.raises(DeviceLostError, match="it is gone"):
+        model.triage(study)
+    assert engine.inputs == []
+
+
+def test_other_failures_are_no_reason_to_stand_in(
+    faraway: FakeDeviceEngine, engine: FakeEngine, write_bundle: Callable[..., Path], study: Study
+) -> None:
+    """A graph that an engine cannot run is a mistake to be mended, not a device to be spared."""
+    model = load(write_bundle(graph="the graph"))
+    faraway.error = BackendError("a wrong shape")
+    with pytest.raises(BackendError, match="a wrong shape"):
+        model.triage(study)
+    assert engine.inputs == []

@@ -21,12 +21,13 @@ from edgehem.preprocess import (
     HeadPosition,
     PreprocessSpec,
     coverage_notes,
+    fill,
     grid_point,
     locate_head,
+    place,
     place_grid,
     plane_to_slice,
     plane_validity,
-    prepare,
 )
 from edgehem.volume import Volume
 
@@ -237,13 +238,14 @@ def test_a_plane_is_shown_by_the_slice_that_passes_nearest_to_its_middle(stack_o
 def test_the_models_input_shows_the_head_in_the_middle_of_the_grid(stack_of: StackOf) -> None:
     """Shape, type, validity and content of the tensor, for a stack that starts above the grid's lowest planes."""
     volume = acquire(stack_of, distances=np.arange(-30, 121, 5.0))
-    prepared = prepare(volume, SPEC)
-    assert prepared.tensor.shape == (1, 12, 1, 16, 16)
-    assert prepared.tensor.dtype == np.float32
+    prepared = place(volume, SPEC)
+    tensor = fill(volume, prepared, SPEC)
+    assert tensor.shape == (1, 12, 1, 16, 16)
+    assert tensor.dtype == np.float32
     assert prepared.valid.shape == (1, 12) and prepared.valid.dtype == np.float32
     z = np.array([grid_point(prepared.target, plane, 0, 0)[2] for plane in range(12)])
     # Half a slice more than the first centre is covered, and as much of a plane may miss.
     np.testing.assert_array_equal(prepared.valid[0][np.abs(z + 32.5) > 7.5], z[np.abs(z + 32.5) > 7.5] > -32.5)
-    brain, air = prepared.tensor[0, 8, 0, 7:9, 7:9], prepared.tensor[0, 8, 0, :, 0]
+    brain, air = tensor[0, 8, 0, 7:9, 7:9], tensor[0, 8, 0, :, 0]
     np.testing.assert_allclose(brain, 35 / 80, atol=1e-3)
     np.testing.assert_allclose(air, 0)

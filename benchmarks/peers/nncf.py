@@ -15,7 +15,7 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
-from edgehem.backends import DEFAULT, Options
+from edgehem.backends import DEFAULT, OPEN_S, Options
 from edgehem.backends.openvino import OpenVino, OpenVinoSession, core
 from edgehem.errors import BackendError
 
@@ -34,7 +34,10 @@ class Nncf:
     """
 
     name = NAME
-    forms = ()
+    forms = ("float",)
+    patience_s = OPEN_S
+    on_request = False
+    needs_plan = False
 
     def missing(self) -> str:
         """Empty where something was quantised and OpenVINO is there."""

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgehem.backends import DEFAULT, F32, Options
+from edgehem.backends import DEFAULT, F32, OPEN_S, Options
 from edgehem.errors import BackendError
 from edgehem.machine import usable_cpus
 
@@ -43,7 +43,10 @@ class OnnxRuntime:
     """The backend; see :class:`edgehem.backends.Backend`."""
 
     name = "onnxruntime"
-    forms = ("qdq-u8", "qdq-s8")
+    forms = ("float", "qdq-u8", "qdq-s8")
+    patience_s = OPEN_S
+    on_request = False
+    needs_plan = False
 
     def missing(self) -> str:
         """Empty when onnxruntime can be imported."""
@@ -107,13 +110,7 @@ class OnnxRuntimeSession:
         BackendError
             If an input is no array of numbers.
         """
-        ports = []
-        for port in self._session.get_inputs():
-            if port.type not in _NUMBERS:
-                raise BackendError(f"the graph's input {port.name!r} is a {port.type}, not an array of numbers")
-            shape = tuple(size if isinstance(size, int) and size > 0 else None for size in port.shape)
-            ports.append(Port(name=port.name, shape=shape, dtype=_NUMBERS[port.type]))
-        return tuple(ports)
+        return ports(self._session)
 
     def run(self, inputs: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[np.float32]]:
         """Run the graph.
@@ -128,3 +125,20 @@ class OnnxRuntimeSession:
         except Exception as error:  # as above
             raise BackendError(f"ONNX Runtime failed while running the graph ({type(error).__name__})") from error
         return dict(zip(self._outputs, values, strict=True))
+
+
+def ports(session: Any) -> tuple[Port, ...]:
+    """What the graph of an InferenceSession declares to read.
+
+    Raises
+    ------
+    BackendError
+        If an input is no array of numbers.
+    """
+    found = []
+    for port in session.get_inputs():
+        if port.type not in _NUMBERS:
+            raise BackendError(f"the graph's input {port.name!r} is a {port.type}, not an array of numbers")
+        shape = tuple(size if isinstance(size, int) and size > 0 else None for size in port.shape)
+        found.append(Port(name=port.name, shape=shape, dtype=_NUMBERS[port.type]))
+    return tuple(found)

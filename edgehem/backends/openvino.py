@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgehem import state
-from edgehem.backends import BF16, DEFAULT, F16, F32, Options
+from edgehem.backends import BF16, DEFAULT, F16, F32, OPEN_S, Options
 from edgehem.errors import BackendError
 from edgehem.machine import usable_cpus
 
@@ -32,7 +32,6 @@ DEVICE = "CPU"
 _CAPABILITIES = {BF16: "BF16", F16: "FP16"}
 """How a device says that it computes in these natively; float32 it always has."""
 
-MAGIC = b"edgehem-openvino-plan/1"
 MOST_PLAN_BYTES = 2**30
 MOST_PLANS = 16
 """Plans kept at most; the oldest go."""
@@ -45,7 +44,11 @@ class OpenVino:
     """The backend; see :class:`edgehem.backends.Backend`."""
 
     name = "openvino"
-    forms = ("qdq-s8", "qdq-u8")
+    # uint8 first: OpenVINO rounds wrongly where int8 follows a Concat (docs/engines.md).
+    forms = ("float", "qdq-u8", "qdq-s8")
+    patience_s = OPEN_S
+    on_request = False
+    needs_plan = False
 
     def missing(self) -> str:
         """Empty when openvino can be imported and has a CPU device."""
@@ -204,16 +207,12 @@ class OpenVinoSession:
 def read_plan(path: Path) -> bytes | None:
     """A plan whose hash is right, from a folder of this user alone; None, and why in the log, for any other."""
     try:
-        head, _, content = state.read_private(path, most=MOST_PLAN_BYTES).partition(b"\n")
+        return state.read_sealed(path, most=MOST_PLAN_BYTES)
     except FileNotFoundError:
         return None
     except OSError as error:
         _log.warning("A plan for OpenVINO is not used: %s.", error)
         return None
-    if head != _head(content):
-        _log.warning("A plan for OpenVINO is damaged and not used: %s.", path.name)
-        return None
-    return content
 
 
 def keep_plan(path: Path, compiled: Any) -> None:
@@ -221,15 +220,11 @@ def keep_plan(path: Path, compiled: Any) -> None:
     try:
         content = compiled.export_model()
         plan = content if isinstance(content, bytes) else content.getvalue()
-        state.write_private(path, _head(plan) + b"\n" + plan)
+        state.write_sealed(path, plan)
     except (OSError, RuntimeError) as error:
         _log.warning("OpenVINO's plan is not kept for the next start: %s.", error)
         return
     state.keep_newest(path.parent, "openvino-*.plan", MOST_PLANS)
-
-
-def _head(plan: bytes) -> bytes:
-    return b"%b %b" % (MAGIC, hashlib.sha256(plan).hexdigest().encode())
 
 
 _core: Any = None

@@ -219,6 +219,8 @@ def _bundle(result: Result) -> list[str]:
     bundle = result.bundle
     parts = (f"{bundle.name} {bundle.version}", f"system {result.system}", f"{bundle.precision} on {bundle.backend}")
     line = ", ".join((*parts, f"sha256 {bundle.sha256[:DIGEST_SHOWN]}"))
+    if bundle.fallback:
+        line += f"; in place of {bundle.fallback}"
     return _section("Model", textwrap.wrap(line, WIDTH, initial_indent="  ", subsequent_indent="  "))
 
 

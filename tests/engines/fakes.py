@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
 import subprocess
@@ -9,8 +10,9 @@ import sys
 import time
 from pathlib import Path
 
-from edgehem.backends import DEFAULT
+from edgehem.backends import DEFAULT, OPEN_S
 from edgehem.backends.onnxruntime import OnnxRuntime
+from edgehem.plans import PlanStore
 
 
 class Fake:
@@ -18,6 +20,10 @@ class Fake:
 
     name = "fake"
     only = ("f32",)
+    forms = ("float", "qdq-s8", "qdq-u8")
+    patience_s = OPEN_S
+    on_request = False
+    needs_plan = False
 
     def missing(self):
         return ""
@@ -126,3 +132,46 @@ class FakeAbsent(Fake):
 
     def version(self):
         return ""
+
+
+class FakePlanner(Fake):
+    """Makes plans, which are the graph itself; serves only those that were qualified."""
+
+    name = "planner"
+    needs_plan = True
+    plan = ""
+
+    def key(self, graph, options):
+        return {
+            "graph": hashlib.sha256(graph).hexdigest(),
+            "bundle": options.bundle,
+            "arithmetic": options.arithmetic,
+            "driver": os.environ.get("FAKE_DRIVER", "1"),
+        }
+
+    def open(self, graph, options=DEFAULT):
+        store = options.cache and PlanStore(options.cache)
+        key = self.key(graph, options)
+        if options.build is None:
+            content, record = store.load(self.name, key)
+            self.plan = record.id
+            return super().open(content)
+        options.build.say("looking at the graph")
+        options.build.say(f"spending {options.build.workspace_mib} MiB")
+        if store:
+            self.plan = store.keep(self.name, key, graph, settings={}, details={})
+        return super().open(graph)
+
+
+class FakePlannerWrong(FakePlanner):
+    """Builds what does not compute."""
+
+    name = "misplanner"
+
+    def run(self, inputs):
+        return {name: -array for name, array in self._session.run(inputs).items()}
+
+
+class FakeOnRequest(FakePlanner):
+    name = "seldom"
+    on_request = True

@@ -110,15 +110,20 @@ class Event:
     """pycuda.driver.Event."""
 
     def __init__(self, cuda: FakeCuda, flags: int) -> None:
-        assert flags == cuda.driver.event_flags.DISABLE_TIMING
+        self.timed = flags == cuda.driver.event_flags.DEFAULT
+        assert self.timed or flags == cuda.driver.event_flags.DISABLE_TIMING
         cuda.current()
         cuda.calls["event"] += 1
         self.cuda, self.stream, self.reached = cuda, None, True
 
     def record(self, stream: Stream) -> Event:
         self.cuda.current()
-        mark = SimpleNamespace(reached=False)
-        stream.work.append(lambda: setattr(mark, "reached", True))
+        mark = SimpleNamespace(reached=False, at=0)
+
+        def reach() -> None:
+            mark.reached, mark.at = True, next(self.cuda.clock)
+
+        stream.work.append(reach)
         self.mark, self.stream = mark, stream
         return self
 
@@ -129,15 +134,22 @@ class Event:
         self.cuda.current()
         return self
 
+    def time_till(self, later: Event) -> float:
+        """By a clock that ticks once for each event, a millisecond each."""
+        self.cuda.current()
+        if not (self.timed and later.timed and self.mark.reached and later.mark.reached):
+            raise LogicError("cuEventElapsedTime failed: not ready")
+        return float(later.mark.at - self.mark.at)
+
 
 class Allocation:
     """pycuda.driver.DeviceAllocation."""
 
     def __init__(self, cuda: FakeCuda, size: int) -> None:
         self.cuda, self.context, self.size = cuda, cuda.current(), size
-        self.bytes = np.full(size + 64, POISON, np.uint8)
-        # As on a device, an address is a multiple of 64.
-        self.address = -(-self.bytes.ctypes.data // 64) * 64
+        self.bytes = np.full(size + 256, POISON, np.uint8)
+        # As on a device, an address is a multiple of 256.
+        self.address = -(-self.bytes.ctypes.data // 256) * 256
         cuda.memory[self.address] = self
 
     def __int__(self) -> int:
@@ -230,6 +242,8 @@ class FakeCuda:
         self.locked: dict[int, int] = {}
         self.streams: list[Stream] = []
         self.compiled: list[dict[str, Any]] = []
+        self.clock = itertools.count(1)
+        self.multiprocessors, self.integrated = 16, 0
         self._stacks: dict[int, list[Context]] = {}
         self._context = type("Context", (Context,), {"cuda": self})
         self.driver = ModuleType("pycuda.driver")
@@ -246,13 +260,15 @@ class FakeCuda:
             Device=device,
             Stream=lambda: Stream(self),
             Event=lambda flags: Event(self, flags),
-            event_flags=SimpleNamespace(DISABLE_TIMING=2),
+            event_flags=SimpleNamespace(DEFAULT=0, DISABLE_TIMING=2),
+            device_attribute=SimpleNamespace(MULTIPROCESSOR_COUNT="multiprocessors", INTEGRATED="integrated"),
             init=lambda: self.failing("init"),
             get_driver_version=lambda: self.driver_version,
             mem_alloc=self.mem_alloc,
             pagelocked_empty=self.pagelocked_empty,
             memcpy_htod_async=self.memcpy_htod_async,
             memcpy_dtoh=self.memcpy_dtoh,
+            memcpy_dtoh_async=self.memcpy_dtoh_async,
             module_from_buffer=self.module_from_buffer,
         )
         vars(self.compiler).update(compile=self.compile)
@@ -299,6 +315,8 @@ class FakeCuda:
             name=lambda: "Fake GPU",
             compute_capability=lambda: self.capability,
             retain_primary_context=self.retain_primary_context,
+            total_memory=lambda: self.memory_limit,
+            get_attribute=lambda name: getattr(self, name),
         )
 
     def count(self) -> int:
@@ -355,6 +373,21 @@ class FakeCuda:
         self.wait()
         self.room(src, dest.nbytes)
         ctypes.memmove(dest.ctypes.data, src, dest.nbytes)
+
+    def memcpy_dtoh_async(self, dest: np.ndarray[Any, np.dtype[Any]], src: int, stream: Stream) -> None:
+        self.current()
+        assert type(src) is int and dest.flags.c_contiguous
+        self.room(src, dest.nbytes)
+        first = dest.ctypes.data
+        if not any(base <= first and first + dest.nbytes <= base + size for base, size in self.locked.items()):
+            raise MisuseError("an asynchronous copy into memory that is not page-locked")
+        self.calls["copies down"] += 1
+
+        def copy() -> None:
+            self.room(src, dest.nbytes)
+            ctypes.memmove(first, src, dest.nbytes)
+
+        stream.work.append(copy)
 
     # Code
 

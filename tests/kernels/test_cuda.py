@@ -134,7 +134,7 @@ def test_studies_in_flight_do_not_disturb_each_other(
     windows = windows_of()
     volumes = [stack(seed=seed, distances=tuple(np.arange(3 + seed) * 2.0 - 6)) for seed in range(5)]
     size = 5 * 3 * 19 * 37 * 4
-    with preprocessor._entered("allocating"):
+    with preprocessor.entered("allocating"):
         outputs = [cuda.driver.mem_alloc(size) for _ in volumes]
     tensors = [
         preprocessor(volume, TARGET, windows, out_pointer=int(output))
@@ -226,7 +226,7 @@ def test_an_engines_buffer_is_written_in_place(
     stack: Callable[..., Volume], preprocessor: CudaPreprocessor, cuda: Any
 ) -> None:
     windows = windows_of("int8")
-    with preprocessor._entered("allocating"):
+    with preprocessor.entered("allocating"):
         buffer = cuda.driver.mem_alloc(5 * 3 * 19 * 37 + 64)
     allocated = cuda.calls["mem_alloc"]
     tensor = preprocessor(stack(), TARGET, windows, out_pointer=int(buffer) + 3)

@@ -90,14 +90,14 @@ def test_studies_in_flight_into_an_engines_buffers(gpu: CudaPreprocessor) -> Non
     driver = cuda_driver.driver()
     windows, target = matrix.windows_of("int8"), matrix.grid()
     volumes = [matrix.volume_of(seed=seed, slices=5 + seed) for seed in range(6)]
-    with gpu._entered("allocating"):
+    with gpu.entered("allocating"):
         buffers = [driver.mem_alloc(11 * 3 * 37 * 43) for _ in volumes]
     tensors = [
         gpu(volume, target, windows, out_pointer=int(buffer)) for volume, buffer in zip(volumes, buffers, strict=True)
     ]
     for volume, tensor in zip(volumes, tensors, strict=True):
         matrix.assert_same_bits(gpu.download(tensor), oracle.preprocess(volume, target, windows))
-    with gpu._entered("freeing"):
+    with gpu.entered("freeing"):
         for buffer in buffers:
             buffer.free()
 
@@ -106,11 +106,11 @@ def test_a_warm_device_allocates_nothing(gpu: CudaPreprocessor) -> None:
     driver: Any = cuda_driver.driver()
     volume, target, windows = matrix.volume_of(), matrix.grid(), matrix.windows_of("float32")
     check(gpu, volume, target, windows)
-    with gpu._entered("asking"):
+    with gpu.entered("asking"):
         before = driver.mem_get_info()
     for _ in range(20):
         check(gpu, volume, target, windows)
-    with gpu._entered("asking"):
+    with gpu.entered("asking"):
         assert driver.mem_get_info() == before
 
 
