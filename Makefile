@@ -3,7 +3,7 @@ PYTHON ?= python
 TYPED = build/types
 NATIVE_SOURCES = $(wildcard kernels/*.h kernels/*.cpp kernels/*.cu tests/kernels/*.h tests/kernels/*.cpp)
 
-.PHONY: bench bundle check clean docs format fuzz lint test test-export types
+.PHONY: bench bundle check clean docs format fuzz gpu lint test test-export types types-tensorrt
 
 check: lint types test test-export
 
@@ -26,13 +26,26 @@ types:
 	ln -s $(CURDIR)/edgehem/* $(CURDIR)/export $(CURDIR)/kernels $(CURDIR)/benchmarks $(TYPED)/edgehem/
 	cd $(TYPED) && $(PYTHON) -m mypy --config-file $(CURDIR)/pyproject.toml --cache-dir $(CURDIR)/.mypy_cache -p edgehem
 
+# The protocols of edgehem/backends/tensorrt/api.py beside NVIDIA's stubs of TensorRT, in a virtual environment of its
+# own: the stubs claim to need TensorRT itself, which is not on the package index.
+STUBBED = build/types-tensorrt
+types-tensorrt:
+	test -x $(STUBBED)/bin/pyright || { $(PYTHON) -m venv $(STUBBED) && $(STUBBED)/bin/pip install -q pyright; }
+	$(STUBBED)/bin/pip install -q --no-deps "tensorrt-stubs==10.13.*"
+	$(STUBBED)/bin/pyright --project tests/typing --pythonpath $(STUBBED)/bin/python --warnings
+
 test:
 	$(PYTHON) -m pytest -m "not torch"
 
-# Needs the [export] extra; and the engines' tests once more, where [cpu] is there (the README's command has it not).
+# Needs the [export] extra, and holds its rules to a real builder where [dev] has it; and the engines' tests once more, where [cpu] is there (the README's command has it not).
 test-export:
 	$(PYTHON) -m pytest -m torch
+	$(PYTHON) -m pytest -m tensorrt
 	$(PYTHON) -m pytest -m "not torch" tests/test_backends.py tests/test_compile.py tests/test_device.py
+
+# Everything that a machine with an NVIDIA GPU can show, into benchmarks/results/.
+gpu:
+	PYTHON=$(PYTHON) benchmarks/gpu.sh
 
 # Timings: tells, never decides a test.
 bench:

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from importlib import metadata, resources
 from typing import Any
 
+from edgehem.doctor_gpu import examine_gpu, render_gpu
 from edgehem.machine import usable_cpus
 
 SCHEMA = "edgehem.doctor/1"
@@ -22,7 +23,8 @@ BRINGS = {
     "report": "pictures of the key slices (key_slices.png)",
     "codecs": "decoders for compressed DICOM (JPEG lossless, JPEG-LS, JPEG 2000, HTJ2K)",
     "cpu": "the OpenVINO engine, which reads INT8 graphs several times as fast",
-    "tensorrt": "nothing yet: held for the TensorRT engine",
+    "tensorrt": "the TensorRT engine on an NVIDIA GPU, and the CUDA kernels' driver (on a Jetson: docs/jetson.md)",
+    "rtx": "TensorRT for NVIDIA RTX workstations, as a provider of ONNX Runtime",
     "sign": "sign and verify: bundles that a device can hold to their maker",
     "ecg": "nothing yet: held for ECG input",
     "serve": "nothing yet: held for the scanner-side service",
@@ -30,7 +32,7 @@ BRINGS = {
     "export": "train, export and quantize: checkpoints to ONNX to INT8",
     "bench": "make bench, and the peers of edgehem bench (OpenCV, SimpleITK, SciPy)",
     "test": "the test suite",
-    "all": "every extra but tensorrt, which needs an NVIDIA GPU",
+    "all": "every extra but tensorrt and rtx, which need an NVIDIA GPU",
     "dev": "everything for working on edgehem itself",
 }
 """What each extra of pyproject.toml is for."""
@@ -52,7 +54,9 @@ COMPRESSED = {
 """Transfer syntaxes that need a codec (DICOM PS3.5 section 8.2)."""
 
 USED_PROVIDER = "CPUExecutionProvider"
-"""The only onnxruntime provider that edgehem starts; a wheel may list others, remote ones among them."""
+"""What the engine ``onnxruntime`` runs on. A wheel may list others, remote ones among them."""
+ENGINE_OF_PROVIDER = {"CUDAExecutionProvider": "onnxruntime-cuda", "TensorrtExecutionProvider": "onnxruntime-tensorrt"}
+"""Providers that are engines of their own. All others are never started."""
 
 SELF_REFERENCE = "edgehem"
 
@@ -108,6 +112,7 @@ def examine() -> dict[str, Any]:
         "onnxruntime": _onnxruntime(),
         "engines": _engines(),
         "kernels": _kernels(),
+        "gpu": examine_gpu(),
         "bundles": _bundles(),
         "extras": _extras(),
         "codecs": _codecs(),
@@ -123,14 +128,17 @@ def render_examination(examination: dict[str, Any]) -> str:
         f"CPUs: {cpus['usable']} usable of {cpus['present']}",
     ]
     packages = [_line(bool(version), name, version or "missing") for name, version in examination["packages"].items()]
-    unused = [name for name in engine["providers"] if name != USED_PROVIDER]
+    known = {found["name"] for found in examination["engines"]}
+    used = {USED_PROVIDER} | {name for name, own in ENGINE_OF_PROVIDER.items() if own in known}
+    unused = [name for name in engine["providers"] if name not in used]
     aside = f" (listed by this build, never used: {', '.join(unused)})" if unused else ""
     engines = [_line(engine["ready"], "onnxruntime", engine["why_not"] or USED_PROVIDER + aside)]
     engines += [
         _line(
             not found["why_not"],
             found["name"],
-            found["why_not"] or ", ".join([found["version"], *found["arithmetics"]]),
+            (found["why_not"] or ", ".join(filter(None, [found["version"], *found["arithmetics"]])))
+            + (" (on request)" if found["on_request"] else ""),
         )
         for found in examination["engines"]
         if found["name"] != "onnxruntime"
@@ -162,6 +170,7 @@ def render_examination(examination: dict[str, Any]) -> str:
         ["Needed packages", *packages],
         ["Inference engines", *engines],
         ["Preprocessing kernels (the same numbers from each)", *kernels],
+        *render_gpu(examination["gpu"]),
         ["Bundles that ship", *(bundles or ["  none"])],
         ["Extras (each optional)", *extras],
         ["Compressed images (uncompressed ones need no codec)", *codecs],
@@ -203,9 +212,20 @@ def _engines() -> list[dict[str, Any]]:
         return []  # a needed package is missing, which is said there
     found = []
     for engine in engines():
-        why_not = engine.missing()
-        arithmetics = [] if why_not else list(engine.arithmetics())
-        found.append({"name": engine.name, "version": engine.version(), "arithmetics": arithmetics, "why_not": why_not})
+        arithmetics: list[str] = []
+        try:
+            # An engine that would open a device to answer, and compile kernels for it, looks without.
+            why_not = getattr(engine, "look", engine.missing)()
+            arithmetics = [] if why_not else list(engine.arithmetics())
+        except Exception as error:  # a broken driver or library, which is what a doctor is asked about
+            why_not = f"cannot be examined: {type(error).__name__}"
+        found.append({
+            "name": engine.name,
+            "version": engine.version(),
+            "arithmetics": arithmetics,
+            "on_request": engine.on_request,
+            "why_not": why_not,
+        })  # fmt: skip
     return found
 
 

@@ -138,7 +138,7 @@ def test_benchmarks_import_the_runtime_and_the_kernels_only() -> None:
 
     What the engines are compared on is made by the toolchain, which is imported where it is used, too.
     """
-    toolchain = {ROOT / "benchmarks/engines.py", ROOT / "benchmarks/networks.py"}
+    toolchain = {ROOT / "benchmarks/engines.py", ROOT / "benchmarks/networks.py", ROOT / "benchmarks/gpu_engines.py"}
     broken = []
     for path, package in sources("benchmarks", "edgehem.benchmarks"):
         for name, at_top in imported(path, package):

@@ -13,7 +13,7 @@ import edgehem
 from edgehem.backends.onnxruntime import OnnxRuntimeSession
 from edgehem.bundle import find
 from edgehem.model import Model
-from edgehem.preprocess import CANONICAL, locate_head, prepare
+from edgehem.preprocess import CANONICAL, fill, locate_head, place
 from edgehem.result import Verdict
 
 Folder = Callable[[int], Path]
@@ -40,8 +40,8 @@ def test_locate_head(benchmark: BenchmarkFixture, study_folder: Folder, slices: 
 @pytest.mark.parametrize("slices", SLICES)
 def test_preprocess(benchmark: BenchmarkFixture, study_folder: Folder, slices: int) -> None:
     volume = edgehem.read_study(study_folder(slices)).volume
-    prepared = benchmark(prepare, volume, CANONICAL)
-    assert prepared.tensor.shape == (1, 40, 3, 224, 224)
+    tensor = benchmark(lambda: fill(volume, place(volume, CANONICAL), CANONICAL))
+    assert tensor.shape == (1, 40, 3, 224, 224)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "int8"])

@@ -90,8 +90,8 @@ def lane(trt: Any) -> Lane:
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A job of a session hangs after a quarter of a second."""
-    monkeypatch.setitem(Lane.do.__kwdefaults__, "patience_s", 0.25)
+    """A job hangs after a second."""
+    monkeypatch.setitem(Lane.do.__kwdefaults__, "patience_s", 1.0)
     monkeypatch.setattr(lanes, "LOOK_S", 0.02)
 
 
