@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import platform
 import re
+import resource
+import sys
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -68,6 +70,19 @@ def largest_cache() -> int:
     units = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
     found = [re.fullmatch(r"(\d+)([KMG])", _text(path) or "") for path in CPU.glob("cpu0/cache/index*/size")]
     return max((int(match[1]) * units[match[2]] for match in found if match), default=0)
+
+
+def peak_memory() -> int:
+    """Largest resident memory of this process, bytes.
+
+    ``ru_maxrss`` may hold the parent's from before this program was loaded; the kernel's own mark does not.
+    """
+    try:
+        status = Path("/proc/self/status").read_text(encoding="ascii")
+        return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM:")) * 1024
+    except (OSError, StopIteration):
+        unit = 1 if sys.platform == "darwin" else 1024
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def version(distribution: str) -> str | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -208,23 +207,10 @@ def _memory(name: str, folder: Path) -> int | None:
 def tell_memory(name: str, folder: str) -> None:
     """What :func:`_memory` runs: prints the growth of the peak."""
     read = _NAMES[name].make()
-    before = _peak()
+    before = environment.peak_memory()
     found = read(Path(folder))
-    sys.stdout.write(f"{_peak() - before}\n")
+    sys.stdout.write(f"{environment.peak_memory() - before}\n")
     del found
-
-
-def _peak() -> int:
-    """Largest resident memory of this process, bytes.
-
-    ``ru_maxrss`` may hold the parent's from before this program was loaded; the kernel's own mark does not.
-    """
-    try:
-        status = Path("/proc/self/status").read_text(encoding="ascii")
-        return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM:")) * 1024
-    except (OSError, StopIteration):
-        unit = 1 if sys.platform == "darwin" else 1024
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def _version(module: str) -> str | None:

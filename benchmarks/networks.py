@@ -198,27 +198,45 @@ def fixed(model: Any, batch: int) -> bytes:
 def _settled(name: str, images: npt.NDArray[np.float32], seed: int) -> Any:
     """An encoder with seeded weights whose BatchNorms, one after the other, got the statistics of some images."""
     import torch
-    from torch.nn.modules.batchnorm import _BatchNorm
 
     from edgehem.export.models.backbones import backbone
 
-    def settle(norm: _BatchNorm, inputs: tuple[torch.Tensor]) -> None:
-        values = inputs[0].double()
+    with torch.random.fork_rng(devices=()):
+        torch.manual_seed(seed)
+        encoder = backbone(name, in_channels=CHANNELS).eval()
+    settle(encoder, torch.from_numpy(images))
+    return encoder
+
+
+def settle(network: Any, *inputs: Any, shift: float = SHIFT) -> None:
+    """Give every BatchNorm of a network the statistics of what reaches it, one after the other, in place.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+        In evaluation mode.
+    *inputs : torch.Tensor
+        Of its ``forward``.
+    shift : float
+        Bias of every BatchNorm; see :data:`SHIFT`.
+    """
+    import torch
+    from torch.nn.modules.batchnorm import _BatchNorm
+
+    def take(norm: _BatchNorm, arguments: tuple[torch.Tensor]) -> None:
+        values = arguments[0].double()
         axes = [axis for axis in range(values.ndim) if axis != 1]
         assert norm.running_mean is not None and norm.running_var is not None
         norm.running_mean.copy_(values.mean(axes))
         norm.running_var.copy_(values.var(axes, unbiased=False))
-        torch.nn.init.constant_(norm.bias, SHIFT)
+        torch.nn.init.constant_(norm.bias, shift)
 
-    with torch.random.fork_rng(devices=()), torch.no_grad():
-        torch.manual_seed(seed)
-        encoder = backbone(name, in_channels=CHANNELS).eval()
-        norms = [module for module in encoder.modules() if isinstance(module, _BatchNorm)]
-        handles = [norm.register_forward_pre_hook(settle) for norm in norms]
-        encoder(torch.from_numpy(images))
-        for handle in handles:
-            handle.remove()
-    return encoder
+    norms = [module for module in network.modules() if isinstance(module, _BatchNorm)]
+    handles = [norm.register_forward_pre_hook(take) for norm in norms]
+    with torch.no_grad():
+        network(*inputs)
+    for handle in handles:
+        handle.remove()
 
 
 def _quantised(

@@ -12,6 +12,8 @@ BACKENDS = (
     "auto", "onnxruntime", "openvino", "tensorrt", "tensorrt-dla", "onnxruntime-cuda", "onnxruntime-tensorrt",
     "onnxruntime-tensorrt-rtx",
 )  # fmt: skip
+BENCHES = ("latency", "compare", "ab", "trend", "pipelines", "kernels", "intake", "engines", "gates")
+"""What ``edgehem bench`` measures or compares; anything else is a case of the first."""
 DEFAULT_BUNDLE = "hemorrhagenet"
 SUBTYPES = ("epidural", "intraparenchymal", "intraventricular", "subarachnoid", "subdural")
 SOURCE_HELP = "a table (CSV, one row a patient), or phantoms: phantoms:, phantom-heads: or phantom-thick:COUNT:SEED"
@@ -198,6 +200,54 @@ def add_bench_engines(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch", metavar="N", type=_positive, help="images at once (4)")
     parser.add_argument("--rounds", metavar="N", type=_positive, help="times each candidate runs (15; with --quick 3)")
     parser.add_argument("--quick", action="store_true", help="few rounds of two small networks")
+
+
+def add_bench_latency(parser: argparse.ArgumentParser) -> None:
+    """``edgehem bench [latency]``."""
+    parser.add_argument("cases", metavar="CASE", nargs="*", help="names or patterns, as stage.* or whole.warm/40 (all)")
+    _measuring(parser)
+    parser.add_argument("--json", metavar="FILE", type=Path, help="also write every figure and every time there")
+    parser.add_argument("--html", metavar="FILE", type=Path, help="also write a page with pictures there")
+    parser.add_argument("--history", metavar="FILE", type=Path, help="also add a line to this file, for bench trend")
+
+
+def add_bench_compare(parser: argparse.ArgumentParser) -> None:
+    """``edgehem bench compare``."""
+    parser.add_argument("base", metavar="BASE", type=Path, help="a result of edgehem bench, or of pytest-benchmark")
+    parser.add_argument("new", metavar="NEW", type=Path)
+    _judging(parser)
+
+
+def add_bench_ab(parser: argparse.ArgumentParser) -> None:
+    """``edgehem bench ab``."""
+    parser.add_argument("base", metavar="BASE_ENV", type=Path, help="a virtual environment, or its python")
+    parser.add_argument("new", metavar="NEW_ENV", type=Path)
+    parser.add_argument("cases", metavar="CASE", nargs="*", help="names or patterns (all)")
+    _measuring(parser)
+    parser.add_argument("--out", metavar="DIR", type=Path, help="also write both results there: base.json, new.json")
+    _judging(parser)
+
+
+def add_bench_trend(parser: argparse.ArgumentParser) -> None:
+    """``edgehem bench trend``."""
+    parser.add_argument("history", metavar="HISTORY", type=Path, help="written by edgehem bench --history")
+    parser.add_argument("picture", metavar="SVG", type=Path)
+
+
+def _measuring(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--rounds", metavar="N", type=_positive, help="of every case (40; ab 60; with --quick 6)")
+    parser.add_argument("--quick", action="store_true", help="few rounds")
+    parser.add_argument("--bundle", default=DEFAULT_BUNDLE, help="a shipped bundle's name, or a path (%(default)s)")
+    parser.add_argument("--backend", choices=BACKENDS, default="auto", help="engine that serves (%(default)s)")
+    parser.add_argument("--seed", metavar="N", type=_natural, default=0, help="of the orders and inputs (%(default)s)")
+
+
+def _judging(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", metavar="FILE", type=Path, help="also write the comparison there")
+    parser.add_argument("--html", metavar="FILE", type=Path, help="also write a page with pictures there")
+    parser.add_argument("--thresholds", metavar="FILE", type=Path, help="least effects and times of cases")
+    parser.add_argument("--allow-different", action="store_true", help="compare other machines or engines all the same")
+    parser.add_argument("--strict", action="store_true", help="exit with 5 where something could not be told")
 
 
 def add_bench_gates(parser: argparse.ArgumentParser) -> None:

@@ -12,7 +12,7 @@ import math
 import os
 import re
 import stat
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -134,6 +134,17 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     blood_map: str
 
 
+class StageBudget(msgspec.Struct, frozen=True, kw_only=True):
+    """What a stage of a warm study may take: ``ms + per_slice_ms · slices``, in milliseconds."""
+
+    ms: float
+    per_slice_ms: float = 0.0
+
+    def of(self, slices: int) -> float:
+        """For a study of so many slices, ms."""
+        return self.ms + self.per_slice_ms * slices
+
+
 class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The contents of ``bundle.json``."""
 
@@ -151,6 +162,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Engine name to the precision it serves when none is asked for, as measured when the bundle was made."""
     heads: tuple[Head, ...]
     evidence: Evidence | None = None
+    budgets: dict[str, StageBudget] = {}
+    """Stage (as in a result's ``timings_ms``) to its budget on the device that the bundle is meant for."""
     metrics: dict[str, Any] = {}
     provenance: dict[str, Any] = {}
     files: dict[str, str] = {}
@@ -359,6 +372,7 @@ def _check(manifest: Manifest, where: str) -> None:
         raise BundleError(f"{where} names no input for {', '.join(sorted(missing))}")
     if unknown := manifest.inputs.keys() - INPUT_KINDS:
         raise BundleError(f"{where} names inputs of unknown kind {', '.join(sorted(unknown))[:80]}")
+    _check_budgets(manifest.budgets, where)
     if manifest.serial < 0:
         raise BundleError(f"{where} has serial {manifest.serial}; 0 or more is expected")
     if len(manifest.files) + len(manifest.graphs) > MAX_FILES:
@@ -374,6 +388,12 @@ def _check(manifest: Manifest, where: str) -> None:
         spec.check()
     except ValueError as error:
         raise BundleError(f"{where}: its preprocessing cannot be done: {error}") from error
+
+
+def _check_budgets(budgets: Mapping[str, StageBudget], where: str) -> None:
+    for stage, budget in budgets.items():
+        if not (math.isfinite(budget.ms + budget.per_slice_ms) and min(budget.ms, budget.per_slice_ms) >= 0):
+            raise BundleError(f"{where} has a budget for {stage[:40]!r} that is no time")
 
 
 def shipped() -> list[str]:

@@ -20,7 +20,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgehem import arguments as takes
+from edgehem import cli_bench as bench
 from edgehem.arguments import PICTURE_FILE, REPORT_FILE, RESULT_FILE
+from edgehem.console import progress, say, whole
 from edgehem.errors import BundleError, EdgehemError, MissingExtraError, Refusal, UsageError
 
 if TYPE_CHECKING:
@@ -36,7 +38,6 @@ EXIT_NO_RESULT = 3
 EXIT_INTERRUPTED = 130
 EXIT_TOLD_TO_STOP = 128 + signal.SIGTERM
 
-BENCH_HELP = "Measure speed on this machine."
 DEBUG_VARIABLE = "EDGEHEM_DEBUG"
 
 
@@ -54,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code. Wrong options end in ``SystemExit(2)``, as argparse has it.
     """
     _use_utf8()
-    arguments = build_parser().parse_args(argv)
+    arguments = build_parser().parse_args(bench.spelled_out(sys.argv[1:] if argv is None else argv))
     if threading.current_thread() is threading.main_thread():
         # Told to stop, a process tidies up as it does when it ends: what a zip was unpacked to must not stay behind.
         signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(EXIT_TOLD_TO_STOP))
@@ -118,7 +119,7 @@ def phantom(arguments: argparse.Namespace) -> int:
     if arguments.cohort is not None:
         workers = usable_cpus()
         print(write_cohort(
-            arguments.out, arguments.cohort, seed=arguments.seed, protocol=protocol, workers=workers, progress=_progress
+            arguments.out, arguments.cohort, seed=arguments.seed, protocol=protocol, workers=workers, progress=progress
         ))  # fmt: skip
         return EXIT_DONE
     write_study(arguments.out, bleeds=bleeds, seed=arguments.seed, protocol=protocol)
@@ -237,78 +238,10 @@ def compile(arguments: argparse.Namespace) -> int:
 
     build = Build(workspace_mib=arguments.workspace, level=arguments.level)
     record = compile_bundle(
-        find(arguments.bundle), backend=arguments.backend, rounds=arguments.rounds, build=build, say=_say
+        find(arguments.bundle), backend=arguments.backend, rounds=arguments.rounds, build=build, say=say
     )
     print((document(record) if arguments.json else table(record)).rstrip("\n"), flush=True)
     return EXIT_DONE
-
-
-def bench_kernels(arguments: argparse.Namespace) -> int:
-    """``edgehem bench kernels``: the preprocessing pass beside a memcpy and beside its peers."""
-    _ask_for_file("--json", arguments.json)
-    _ask_for_file("--plot", arguments.plot)
-    from edgehem.benchmarks import commands
-
-    result = commands.kernels(
-        rounds=arguments.rounds,
-        threads=arguments.threads,
-        quick=arguments.quick,
-        growth=arguments.growth,
-        size=arguments.size,
-        progress=_progress,
-    )
-    return _tell(result, (arguments.json, commands.document), (arguments.plot, commands.drawing))
-
-
-def bench_intake(arguments: argparse.Namespace) -> int:
-    """``edgehem bench intake``: reading a study beside other readers."""
-    _ask_for_file("--json", arguments.json)
-    from edgehem.benchmarks import commands
-
-    result = commands.intake(rounds=arguments.rounds, quick=arguments.quick, size=arguments.size, progress=_progress)
-    return _tell(result, (arguments.json, commands.document))
-
-
-def bench_gates(arguments: argparse.Namespace) -> int:
-    """``edgehem bench gates``: how often the intake's gates are right on phantoms."""
-    _ask_for_file("--json", arguments.json)
-    from edgehem.benchmarks import commands
-
-    result = commands.gates(heads=arguments.heads, quick=arguments.quick, progress=_progress)
-    return _tell(result, (arguments.json, commands.document))
-
-
-def bench_engines(arguments: argparse.Namespace) -> int:
-    """``edgehem bench engines``: every engine and precision of the same networks."""
-    _ask_for_file("--json", arguments.json)
-    from edgehem.benchmarks import commands
-
-    result = commands.engines(
-        networks=arguments.networks,
-        batch=arguments.batch,
-        rounds=arguments.rounds,
-        quick=arguments.quick,
-        say=_say,
-    )
-    return _tell(result, (arguments.json, commands.document))
-
-
-def _tell(result: dict[str, Any], *files: tuple[Path | None, Callable[[dict[str, Any]], str]]) -> int:
-    """Print what was measured, and write it where that was asked for."""
-    from edgehem.benchmarks import commands
-
-    print(commands.text(result).rstrip("\n"), flush=True)
-    for path, content in files:
-        if path is not None:
-            with _whole(path) as part:
-                part.write_text(content(result), encoding="utf-8")
-    return EXIT_DONE
-
-
-def _ask_for_file(option: str, path: Path | None) -> None:
-    """Ask whether a result can be written before the minutes that it takes, not after them."""
-    if path is not None and (path.is_dir() or not path.parent.is_dir()):
-        raise UsageError(f"{option} needs a file in a folder that exists")
 
 
 def doctor(arguments: argparse.Namespace) -> int:
@@ -347,18 +280,7 @@ def build_parser() -> argparse.ArgumentParser:
     takes.add_sign(command(sign, "Sign a bundle ([sign] extra)."))
     takes.add_verify(command(verify, "Check every file of a bundle, and its signature, if it has one ([sign] extra)."))
     takes.add_compile(command(compile, "Measure every engine and precision here; keep the fastest that stays true."))
-    measured = commands.add_parser("bench", help=BENCH_HELP, description=BENCH_HELP).add_subparsers(
-        title="what to measure", metavar="WHAT", required=True
-    )
-    for add, run, summary in (
-        (takes.add_bench_kernels, bench_kernels, "The preprocessing pass beside a memcpy and other libraries."),
-        (takes.add_bench_intake, bench_intake, "Files to a stack beside other readers."),
-        (takes.add_bench_engines, bench_engines, "Every engine and precision of six networks ([export], [cpu])."),
-        (takes.add_bench_gates, bench_gates, "How often the intake's gates are right on phantoms: counts, not times."),
-    ):
-        sub = measured.add_parser(run.__name__.removeprefix("bench_"), help=summary, description=summary)
-        sub.set_defaults(run=run)
-        add(sub)
+    bench.add(commands)
     sub = command(doctor, "Say what this machine can run, and why not the rest.")
     sub.add_argument("--json", action="store_true", help="print one JSON object instead of text")
     return parser
@@ -394,25 +316,14 @@ def _write(out: Path, result: Result, study: Study | None) -> None:
 
     if study is not None and result.key_slices:
         try:
-            with _whole(out / PICTURE_FILE) as part:
+            with whole(out / PICTURE_FILE) as part:
                 save_key_slices(study, result, part)
         except MissingExtraError as error:
-            _say(f"no {PICTURE_FILE}: {error}")
-    with _whole(out / REPORT_FILE) as part:
+            say(f"no {PICTURE_FILE}: {error}")
+    with whole(out / REPORT_FILE) as part:
         part.write_text(render_text(result), encoding="utf-8")
-    with _whole(out / RESULT_FILE) as part:
+    with whole(out / RESULT_FILE) as part:
         part.write_text(result.to_json() + "\n", encoding="utf-8")
-
-
-@contextmanager
-def _whole(path: Path) -> Iterator[Path]:
-    """A place to write to that becomes ``path`` in one step, or not at all."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        yield part
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -449,18 +360,8 @@ def _explain(error: Exception) -> int:
 
 
 def _fail(message: str, code: int) -> int:
-    _say(message)
+    say(message)
     return code
-
-
-def _say(message: str) -> None:
-    print(f"edgehem: {message}", file=sys.stderr)
-
-
-def _progress(done: int, count: int) -> None:
-    """A counter that stays on its line, for people only: a log needs no line for every study."""
-    if sys.stderr.isatty():
-        print(f"\r{done} of {count}", end="\n" if done == count else "", file=sys.stderr, flush=True)
 
 
 def _use_utf8() -> None:

@@ -171,6 +171,7 @@ class Model:
                 attention, blood = _first(outputs, evidence.attention, evidence.blood_map)
                 keys = key_slices(study.volume, placed.target, attention, blood)
             notes = (*notes, *doubts)
+        timings = clock.finish()
         return Result(
             system=manifest.system,
             verdict=Verdict.FLAG if notes else Verdict.ACCEPT,
@@ -178,10 +179,16 @@ class Model:
             reasons=tuple(note.reason for note in notes),
             findings=findings,
             key_slices=keys,
-            timings_ms=clock.finish(),
+            timings_ms=timings,
+            overran=self._overran(timings, len(study.volume.pixels)),
             bundle=self._info(served),
             input=study.info,
         )
+
+    def _overran(self, timings_ms: dict[str, float], slices: int) -> tuple[str, ...]:
+        """Stages beyond the bundle's budgets. Said, not logged: whoever watches many studies decides what it means."""
+        budgets = self.bundle.manifest.budgets
+        return tuple(name for name, ms in timings_ms.items() if name in budgets and ms > budgets[name].of(slices))
 
     def _no_result(self, refusal: Refusal, timings: dict[str, float], study: Study | None = None) -> Result:
         notes = (Note(code=refusal.code, reason=refusal.reason), *(study.notes if study else ()))

@@ -108,6 +108,8 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     measurements: dict[str, float] = {}
     key_slices: tuple[KeySlice, ...] = ()
     timings_ms: dict[str, float] = {}
+    overran: tuple[str, ...] = ()
+    """Stages that took longer than the bundle's budget for a study of that size."""
     bundle: BundleInfo
     input: InputInfo | None = None
 

@@ -1,8 +1,8 @@
 """What serves a bundle here: one engine with one graph, and another one for when a device fails.
 
 With ``auto`` it is what ``edgehem compile`` measured as the fastest on this machine, else what the bundle names. An
-engine that was asked for by name is never replaced. One that was chosen by ``auto`` is, when its device runs out of
-memory or is lost while a study waits: by ONNX Runtime on the CPU, which is always there, and not quietly.
+engine that was asked for by name is never replaced. One that ``auto`` chose is, when it fails while a study waits:
+by ONNX Runtime on the CPU, which is always there, and not quietly.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from edgehem import device, kernels
 from edgehem.backends import F16, DeviceSession, Options, Session, choose
 from edgehem.backends.onnxruntime import OnnxRuntime
 from edgehem.bundle import HALF_FORMS, Bundle, Graph
-from edgehem.errors import BackendError, BackendMemoryError, BundleError, DeviceLostError
+from edgehem.errors import BackendError, BundleError, DeviceLostError
 from edgehem.preprocess import Placed, PreprocessSpec, fill
 from edgehem.volume import Volume
 
@@ -123,12 +123,12 @@ class Serving:
     ) -> tuple[Outputs, float, Served]:
         """As :meth:`Served.answer`; with what really answered.
 
-        A device that is out of memory gets the next study again; one that is lost does not, until the process is
-        started anew: :attr:`served` is then the stand-in.
+        An engine that failed gets the next study again; one whose device is lost does not, until the process is started
+        anew: :attr:`served` is then the stand-in.
         """
         try:
             return *served.answer(volume, placed, tensor), served
-        except (BackendMemoryError, DeviceLostError) as error:
+        except BackendError as error:
             stand_in = self._standing_in(served, error)
         outputs, _ = stand_in.answer(volume, placed, stand_in.tensor(volume, placed))
         return outputs, 0.0, stand_in

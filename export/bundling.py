@@ -62,6 +62,7 @@ def new_manifest(
         default_precision={"onnxruntime": "fp32"},
         heads=(head,),
         evidence=interface.evidence,
+        budgets=interface.budgets,
         provenance={**provenance, "architecture": interface.architecture},
     )
 

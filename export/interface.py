@@ -11,7 +11,7 @@ import numpy.typing as npt
 import onnx
 import torch
 
-from edgehem.bundle import INPUT_KINDS, REQUIRED_KINDS, Evidence
+from edgehem.bundle import INPUT_KINDS, REQUIRED_KINDS, Evidence, StageBudget
 from edgehem.errors import UsageError
 from edgehem.export import checkpoint, factory, parity
 from edgehem.export.graph import interface as ports_of
@@ -49,6 +49,8 @@ class Interface(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         The first decides; the others are conditional on it.
     evidence : Evidence, optional
         Outputs that say where the answer came from.
+    budgets : dict of stage to StageBudget
+        What stages may take on the device it is meant for; what overran is said in the result.
     """
 
     system: str
@@ -60,6 +62,7 @@ class Interface(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     head: str
     labels: tuple[str, ...]
     evidence: Evidence | None = None
+    budgets: dict[str, StageBudget] = {}
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Graph input to its shape without the batch, in the order that a module takes them."""
@@ -94,6 +97,16 @@ HEMORRHAGENET = Interface(
     head="logits",
     labels=LABELS,
     evidence=Evidence(attention="attention", blood_map="blood_map"),
+    # Two CPU cores, warm, uncompressed; 40 slices: 350 ms in all. ONNX Runtime alone may take longer to infer.
+    budgets={
+        "read": StageBudget(ms=20, per_slice_ms=0.8),
+        "select": StageBudget(ms=10, per_slice_ms=0.3),
+        "decode": StageBudget(ms=20, per_slice_ms=1.2),
+        "preprocess": StageBudget(ms=60, per_slice_ms=0.2),
+        "infer": StageBudget(ms=200),
+        "decide": StageBudget(ms=20, per_slice_ms=0.1),
+        "total": StageBudget(ms=250, per_slice_ms=2.5),
+    },
 )
 SYSTEMS = {HEMORRHAGENET.system: HEMORRHAGENET}
 

@@ -365,8 +365,10 @@ class CudaPreprocessor:
             raise KernelError("this preprocessor belongs to another thread or process: make one for each")
         with typed(self.driver, doing):
             self._context.push()
+            failing = True
             try:
                 yield
+                failing = False
             except self.driver.MemoryError:
                 raise
             except self.driver.Error as error:
@@ -377,7 +379,8 @@ class CudaPreprocessor:
                     ) from error
                 raise
             finally:
-                with contextlib.suppress(*([self.driver.Error] if self._lost else [])):
+                # What is wrong already is what has to be told.
+                with contextlib.suppress(*([self.driver.Error] if failing else [])):
                     self._context.pop()
 
     def _is_lost(self) -> bool:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pytest
 
 from edgehem.backends import DEFAULT, OPEN_S, DeviceTiming, Options
-from edgehem.bundle import Bundle
+from edgehem.bundle import Bundle, StageBudget
 from edgehem.dicom import Study
 from edgehem.errors import BackendError, BackendMemoryError, BundleError, Code, DeviceLostError, UsageError
 from edgehem.model import Model, load, triage
@@ -295,6 +295,28 @@ def replace_times(result: Any) -> dict[str, Any]:
     return content
 
 
+def test_a_stage_that_overran_its_budget_is_named(
+    engine: FakeEngine, write_bundle: Callable[..., Path], study: Study
+) -> None:
+    """Budgets grow with the slices; a stage without one, and one within it, say nothing. It changes no verdict."""
+    few = len(study.volume.pixels) - 1
+    budgets = {
+        "infer": StageBudget(ms=0.0),
+        "decode": StageBudget(ms=8.0),
+        "select": StageBudget(ms=1.0, per_slice_ms=1 / few),
+        "read": StageBudget(ms=1.0, per_slice_ms=1.0),
+    }
+    result = load(write_bundle(graph="the graph", budgets=budgets)).triage(study)
+    assert set(result.overran) == {"infer", "read"} and result.verdict is Verdict.ACCEPT
+    assert render_text(result).count("over its budget") == 2
+
+
+@pytest.mark.parametrize("budget", [StageBudget(ms=-1.0), StageBudget(ms=1.0, per_slice_ms=-1.0)])
+def test_a_budget_is_a_time(budget: StageBudget, engine: FakeEngine, write_bundle: Callable[..., Path]) -> None:
+    with pytest.raises(BundleError, match="no time"):
+        load(write_bundle(graph="the graph", budgets={"infer": budget}))
+
+
 # On a device, and when it fails
 
 
@@ -353,7 +375,9 @@ def test_a_graph_in_float16_gets_its_image_so(
     assert engine.inputs[0]["x"].dtype == np.float16
 
 
-@pytest.mark.parametrize("error", [DeviceLostError("it is gone"), BackendMemoryError("no room")])
+@pytest.mark.parametrize(
+    "error", [DeviceLostError("it is gone"), BackendMemoryError("no room"), BackendError("it says no")]
+)
 def test_a_device_that_fails_is_stood_in_for_loudly(
     error: Exception,
     faraway: FakeDeviceEngine,
@@ -389,12 +413,11 @@ def test_an_engine_that_was_asked_for_by_name_is_never_stood_in_for(
     assert engine.inputs == []
 
 
-def test_other_failures_are_no_reason_to_stand_in(
+def test_a_stand_in_that_fails_as_well_is_an_error(
     faraway: FakeDeviceEngine, engine: FakeEngine, write_bundle: Callable[..., Path], study: Study
 ) -> None:
-    """A graph that an engine cannot run is a mistake to be mended, not a device to be spared."""
+    """A graph that no engine can run is a mistake to be mended."""
     model = load(write_bundle(graph="the graph"))
-    faraway.error = BackendError("a wrong shape")
-    with pytest.raises(BackendError, match="a wrong shape"):
+    faraway.error, engine.error = BackendError("a wrong shape"), BackendError("a wrong shape here, too")
+    with pytest.raises(BackendError, match="here, too"):
         model.triage(study)
-    assert engine.inputs == []

@@ -7,7 +7,7 @@ import hashlib
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import metadata, util
 from pathlib import Path
 from typing import Any, cast
@@ -24,6 +24,7 @@ FOLDER = "EDGEHEM_BENCH_NNCF"
 """Environment variable: the folder of what NNCF quantised. Children that time an engine make it anew and look there."""
 PATIENCE_S = 1200.0
 HOW = "nncf.quantize of the float graph for CPUs, with its defaults, on the same calibration data"
+ONLY = "the-only-input"
 _TELEMETRY = "openvino_telemetry"
 
 
@@ -62,7 +63,7 @@ class Nncf:
         BackendError
             If it made nothing of this one, or as :meth:`OpenVino.open`.
         """
-        path = _place(Path(os.environ.get(FOLDER, "")), graph)
+        path = place(Path(os.environ.get(FOLDER, "")), graph)
         if not path.is_file():
             raise BackendError("NNCF quantises float graphs itself")
         # OpenVINO reads a model from bytes or by its path; what NNCF made is two files.
@@ -84,17 +85,24 @@ def offered(folder: Path | None) -> Iterator[None]:
             os.environ[FOLDER] = before
 
 
-def prepare(graph: Path, shipped: bytes, images: Sequence[npt.NDArray[Any]], folder: Path, *, batch: int) -> str:
+def prepare(
+    graph: Path,
+    shipped: bytes,
+    samples: Sequence[npt.NDArray[Any] | Mapping[str, npt.NDArray[Any]]],
+    folder: Path,
+    *,
+    batch: int,
+) -> str:
     """Quantise a graph, in a child: NNCF prints, reports to its maker unless it is kept from it, and loads torch.
 
     Parameters
     ----------
     graph : Path
-        ``.onnx``, float, with a free batch and one input.
+        ``.onnx``, float, with a free batch.
     shipped : bytes
         The same graph as the engines get it: what :meth:`Nncf.open` is asked for.
-    images : sequence of arrays
-        What its ranges are taken from, each one input.
+    samples : sequence of arrays, or of dicts of input name to array
+        What its ranges are taken from, each with a batch of 1. Arrays where the graph has one input.
     folder : Path
         For :func:`offered`.
     batch : int
@@ -109,11 +117,13 @@ def prepare(graph: Path, shipped: bytes, images: Sequence[npt.NDArray[Any]], fol
         if util.find_spec(module) is None:
             return f"{module} is not installed"
     folder.mkdir(exist_ok=True)
-    data = folder / "calibration.npy"
-    np.save(data, np.stack(images))
+    data = folder / "calibration.npz"
+    feed = [sample if isinstance(sample, Mapping) else {ONLY: sample} for sample in samples]
+    stacks: dict[str, npt.NDArray[Any]] = {name: np.stack([inputs[name] for inputs in feed]) for name in feed[0]}
+    np.savez(data, allow_pickle=False, **stacks)
     code = "import sys; from edgehem.benchmarks.peers import nncf; nncf.quantise(*sys.argv[1:])"
     command = [sys.executable, "-W", "ignore", "-c", code]
-    command += [str(graph), str(data), str(_place(folder, shipped)), str(batch)]
+    command += [str(graph), str(data), str(place(folder, shipped)), str(batch)]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE_S)
     except subprocess.TimeoutExpired:
@@ -132,14 +142,15 @@ def quantise(graph: str, data: str, out: str, batch: str) -> None:
     import openvino
 
     model = core().read_model(graph)
-    (port,) = model.inputs
-    name = port.any_name
-    images = np.load(data, allow_pickle=False)
-    dataset = nncf.Dataset([{name: image} for image in images])
-    quantised = nncf.quantize(model, dataset, target_device=nncf.TargetDevice.CPU, subset_size=len(images))
-    quantised.reshape({name: [int(batch), *images.shape[2:]]})
+    with np.load(data, allow_pickle=False) as stored:
+        stacks = {(model.inputs[0].any_name if name == ONLY else name): stored[name] for name in stored.files}
+    count = len(next(iter(stacks.values())))
+    dataset = nncf.Dataset([{name: stack[i] for name, stack in stacks.items()} for i in range(count)])
+    quantised = nncf.quantize(model, dataset, target_device=nncf.TargetDevice.CPU, subset_size=count)
+    quantised.reshape({name: [int(batch), *stack.shape[2:]] for name, stack in stacks.items()})
     openvino.save_model(quantised, out, compress_to_fp16=False)
 
 
-def _place(folder: Path, graph: bytes) -> Path:
+def place(folder: Path, graph: bytes) -> Path:
+    """Where :func:`prepare` puts what NNCF made of a graph."""
     return folder / f"{hashlib.sha256(graph).hexdigest()}.xml"

@@ -209,10 +209,14 @@ def _timings(result: Result) -> list[str]:
     rows: Rows = []
     for name, value in stages.items():
         share = min(1.0, value / whole) if whole > 0 else 0.0
-        rows.append((name, f"{value:.1f}", f"{share:4.0%}", "█" * round(share * BAR_COLUMNS)))
+        rows.append((name, f"{value:.1f}", f"{share:4.0%}", "█" * round(share * BAR_COLUMNS), _overrun(result, name)))
     if rows:
-        rows.append((TOTAL, f"{whole:.1f}", "", ""))
+        rows.append((TOTAL, f"{whole:.1f}", "", "", _overrun(result, TOTAL)))
     return _section("Time (ms)", _table(rows, right=(1,)))
+
+
+def _overrun(result: Result, stage: str) -> str:
+    return "over its budget" if stage in result.overran else ""
 
 
 def _bundle(result: Result) -> list[str]:

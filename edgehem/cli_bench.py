@@ -1,0 +1,177 @@
+"""``edgehem bench``: a thin front, as :mod:`edgehem.cli` is. Each command imports what it needs when it runs."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from edgehem import arguments as takes
+from edgehem.console import ask_for_file, leave, progress, say
+from edgehem.errors import UsageError
+
+HELP = "Measure speed on this machine."
+
+
+def add(commands: Any) -> None:
+    """Add ``bench`` with its subcommands to the command line's; each sets ``run``."""
+    measured = commands.add_parser("bench", help=HELP, description=HELP).add_subparsers(
+        title="what to measure", metavar="WHAT", required=True
+    )
+    for takes_arguments, run, summary in (
+        (takes.add_bench_latency, latency, "Stages, engines and whole studies; what bench alone means."),
+        (takes.add_bench_compare, compare, "Two results: what got slower; exit code 4 if anything did."),
+        (takes.add_bench_ab, ab, "Two installs that take turns, and what differs."),
+        (takes.add_bench_trend, trend, "A picture of a history of results."),
+        (takes.add_bench_kernels, kernels, "The preprocessing pass beside a memcpy and other libraries."),
+        (takes.add_bench_intake, intake, "Files to a stack beside other readers."),
+        (takes.add_bench_engines, engines, "Every engine and precision of six networks ([export], [cpu])."),
+        (takes.add_bench_gates, gates, "How often the intake's gates are right on phantoms: counts, not times."),
+    ):
+        sub = measured.add_parser(run.__name__, help=summary, description=summary)
+        sub.set_defaults(run=run)
+        takes_arguments(sub)
+
+
+def spelled_out(argv: Sequence[str]) -> list[str]:
+    """``edgehem bench [CASE...]`` is ``edgehem bench latency [CASE...]``."""
+    words = list(argv)
+    if words[:1] == ["bench"] and words[1:2] not in [[name] for name in (*takes.BENCHES, "-h", "--help")]:
+        words.insert(1, "latency")
+    return words
+
+
+def kernels(arguments: argparse.Namespace) -> int:
+    """``edgehem bench kernels``: the preprocessing pass beside a memcpy and beside its peers."""
+    ask_for_file("--json", arguments.json)
+    ask_for_file("--plot", arguments.plot)
+    from edgehem.benchmarks import commands
+
+    result = commands.kernels(
+        rounds=arguments.rounds,
+        threads=arguments.threads,
+        quick=arguments.quick,
+        growth=arguments.growth,
+        size=arguments.size,
+        progress=progress,
+    )
+    return _tell(result, (arguments.json, commands.document), (arguments.plot, commands.drawing))
+
+
+def intake(arguments: argparse.Namespace) -> int:
+    """``edgehem bench intake``: reading a study beside other readers."""
+    ask_for_file("--json", arguments.json)
+    from edgehem.benchmarks import commands
+
+    result = commands.intake(rounds=arguments.rounds, quick=arguments.quick, size=arguments.size, progress=progress)
+    return _tell(result, (arguments.json, commands.document))
+
+
+def gates(arguments: argparse.Namespace) -> int:
+    """``edgehem bench gates``: how often the intake's gates are right on phantoms."""
+    ask_for_file("--json", arguments.json)
+    from edgehem.benchmarks import commands
+
+    result = commands.gates(heads=arguments.heads, quick=arguments.quick, progress=progress)
+    return _tell(result, (arguments.json, commands.document))
+
+
+def engines(arguments: argparse.Namespace) -> int:
+    """``edgehem bench engines``: every engine and precision of the same networks."""
+    ask_for_file("--json", arguments.json)
+    from edgehem.benchmarks import commands
+
+    result = commands.engines(
+        networks=arguments.networks,
+        batch=arguments.batch,
+        rounds=arguments.rounds,
+        quick=arguments.quick,
+        say=say,
+    )
+    return _tell(result, (arguments.json, commands.document))
+
+
+def latency(arguments: argparse.Namespace) -> int:
+    """``edgehem bench``: where the time of a study goes, stage by stage and as a whole."""
+    ask_for_file("--json", arguments.json)
+    ask_for_file("--html", arguments.html)
+    ask_for_file("--history", arguments.history)
+    import json
+
+    from edgehem.benchmarks.latency import compare_commands, page, run
+
+    result = run.measure(_measuring(arguments, run.ROUNDS), say=say)
+    print(run.render(result), flush=True)
+    leave((arguments.json, lambda: json.dumps(result) + "\n"), (arguments.html, lambda: page.result(result)))
+    if arguments.history is not None:
+        compare_commands.remember(result, arguments.history)
+    return 0
+
+
+def compare(arguments: argparse.Namespace) -> int:
+    """``edgehem bench compare``: two results, case by case."""
+    from edgehem.benchmarks.latency import compare_commands
+
+    return compare_commands.compare_files(arguments.base, arguments.new, **_judging(arguments))
+
+
+def ab(arguments: argparse.Namespace) -> int:
+    """``edgehem bench ab``: two installs that take turns."""
+    rules = _judging(arguments)
+    if arguments.out is not None and not arguments.out.is_dir():
+        raise UsageError("--out needs a folder that exists")
+    import json
+
+    from edgehem.benchmarks.latency import compare_commands, run
+
+    arms = [run.Arm.of("base", arguments.base), run.Arm.of("new", arguments.new)]
+    base, new = run.measure_arms(arms, _measuring(arguments, run.AB_ROUNDS), say=say)
+    if arguments.out is not None:
+        leave(
+            (arguments.out / "base.json", lambda: json.dumps(base) + "\n"),
+            (arguments.out / "new.json", lambda: json.dumps(new) + "\n"),
+        )
+    return compare_commands.compare(base, new, **rules)
+
+
+def trend(arguments: argparse.Namespace) -> int:
+    """``edgehem bench trend``: a picture of what was measured over time."""
+    from edgehem.benchmarks.latency import compare_commands
+
+    count = compare_commands.trend_file(arguments.history, arguments.picture)
+    print(f"{count} results drawn: {arguments.picture}")
+    return 0
+
+
+def _measuring(arguments: argparse.Namespace, usual: int) -> Any:
+    from edgehem.benchmarks.latency import run
+
+    rounds = arguments.rounds or (run.QUICK_ROUNDS if arguments.quick else usual)
+    return run.Settings(
+        cases=arguments.cases, rounds=rounds, seed=arguments.seed, bundle=arguments.bundle, backend=arguments.backend
+    )
+
+
+def _judging(arguments: argparse.Namespace) -> dict[str, Any]:
+    """How two results are compared, and where that is told."""
+    ask_for_file("--json", arguments.json)
+    ask_for_file("--html", arguments.html)
+    return {
+        "allow_different": arguments.allow_different,
+        "strict": arguments.strict,
+        "json_file": arguments.json,
+        "html": arguments.html,
+        "limits": arguments.thresholds,
+        "tell": lambda text: print(text.rstrip("\n"), flush=True),
+    }
+
+
+def _tell(result: dict[str, Any], *files: tuple[Path | None, Callable[[dict[str, Any]], str]]) -> int:
+    """Print what was measured, and write it where that was asked for."""
+    from edgehem.benchmarks import commands
+
+    print(commands.text(result).rstrip("\n"), flush=True)
+    leave(*((path, partial(content, result)) for path, content in files))
+    return 0

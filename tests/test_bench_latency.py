@@ -1,0 +1,138 @@
+"""``edgehem bench``: cases measured in processes of their own, one install or two in turns. No time decides here."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from edgehem import cli, cli_bench
+from edgehem.benchmarks.latency import run, verdict, worker
+from edgehem.benchmarks.latency.bare import agree, opened
+from edgehem.benchmarks.latency.cases import cases
+from edgehem.benchmarks.latency.run import Arm, Settings, WorkerError, measure, measure_arms
+from edgehem.bundle import find
+from edgehem.errors import UsageError
+
+FEW = ("stage.read/28", "stage.decide/40")
+
+
+@pytest.fixture(scope="module")
+def both() -> list[dict]:
+    """The same install twice, one of them slowed down threefold in one case."""
+    arms = [Arm(name="base"), Arm(name="new", variables=((worker.INJECTED, "stage.read/28=2"),))]
+    return measure_arms(arms, Settings(cases=FEW, rounds=7))
+
+
+def test_names_are_unique_and_say_what_they_measure() -> None:
+    found = cases()
+    assert len({case.name for case in found}) == len(found)
+    assert {case.group for case in found} == {"stage", "engine", "whole"} and all(case.what for case in found)
+
+
+def test_two_installs_take_turns(both: list[dict]) -> None:
+    base, new = both
+    assert (base["arm"], new["arm"]) == ("base", "new") and base["session"] == new["session"]
+    for result in both:
+        assert result["schema"] == run.SCHEMA and [case["name"] for case in result["cases"]] == list(FEW)
+        assert all(len(case["samples_ms"]) == 7 and min(case["samples_ms"]) > 0 for case in result["cases"])
+        assert all(case["peak_bytes"] > 2**20 for case in result["cases"])
+        json.dumps(result, allow_nan=False)
+    assert base["served"]["engine"] in run.render(base)
+
+
+def test_what_is_slowed_down_is_found_by_name(both: list[dict]) -> None:
+    """A threefold slow-down is told from any noise; the other case is not in doubt for want of rounds alone."""
+    base, new = both
+    slow, other = (one["p50_ms"] / two["p50_ms"] for one, two in zip(new["cases"], base["cases"], strict=True))
+    assert slow > 1.8 and slow > 1.3 * other
+    told = verdict.compare(base, new)
+    assert told["paired"] and {row["name"] for row in told["cases"]} == set(FEW)
+
+
+def test_a_pattern_that_fits_nothing_is_an_error() -> None:
+    with pytest.raises(UsageError, match="no case is called 'nonsense'"):
+        measure(Settings(cases=("stage.*", "nonsense"), rounds=1))
+
+
+def test_an_install_is_found_by_its_folder_or_its_python(tmp_path: Path) -> None:
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "python").symlink_to(sys.executable)
+    assert Arm.of("base", tmp_path).python == str(tmp_path / "bin" / "python")
+    assert Arm.of("base", tmp_path / "bin" / "python").python == str(tmp_path / "bin" / "python")
+    with pytest.raises(UsageError, match="neither"):
+        Arm.of("base", tmp_path / "nowhere")
+
+
+def test_a_process_that_ends_is_said(tmp_path: Path) -> None:
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\nexit 3\n")
+    python.chmod(0o755)
+    with pytest.raises(WorkerError, match="exit status 3"):
+        measure_arms([Arm(python=str(python))], Settings(cases=FEW, rounds=1))
+
+
+def test_a_case_that_one_install_cannot_run_is_missing_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is not lost: the other one says that it was left out, and a comparison calls it missing."""
+
+    def ask(self: run.Worker, **message: object) -> dict:
+        reply = whole(self, **message)
+        if message["do"] == "prepare" and self.arm.name == "new" and message["case"] == "stage.read/28":
+            return {"passed_over": "no decoder"}
+        return reply
+
+    whole = run.Worker.ask
+    monkeypatch.setattr(run.Worker, "ask", ask)
+    base, new = measure_arms([Arm(name="base"), Arm(name="new")], Settings(cases=FEW, rounds=3))
+    assert new["passed_over"] == {"stage.read/28": "no decoder"} and base["unmeasured"] == ["stage.read/28"]
+    told = verdict.compare(base, new)
+    assert [case["name"] for case in told["missing"]] == ["stage.read/28"]
+    assert verdict.exit_code(told) == verdict.EXIT_SLOWER
+
+
+def test_ours_is_held_against_the_bare_library() -> None:
+    """They compute the same; the bare call is a yardstick, which no comparison judges."""
+    result = measure(Settings(cases=("engine.onnxruntime.fp32",), rounds=3))
+    assert [(case["name"], case["group"]) for case in result["cases"]] == [
+        ("engine.onnxruntime.fp32", "engine"), ("engine.onnxruntime.fp32.bare", "yardstick"),
+    ]  # fmt: skip
+    assert [row["name"] for row in verdict.compare(result, result)["cases"]] == ["engine.onnxruntime.fp32"]
+    graph = find("hemorrhagenet").read(find("hemorrhagenet").graph("fp32"))
+    assert opened("nothing of the kind", graph) is None
+    with pytest.raises(AssertionError):
+        agree({"x": [1.0]}, {"x": [2.0]})
+
+
+@pytest.mark.parametrize(
+    ("line", "meant"),
+    [
+        (["bench"], ["bench", "latency"]),
+        (["bench", "stage.*"], ["bench", "latency", "stage.*"]),
+        (["bench", "--quick"], ["bench", "latency", "--quick"]),
+        (["bench", "kernels", "--quick"], ["bench", "kernels", "--quick"]),
+        (["bench", "-h"], ["bench", "-h"]),
+        (["triage", "bench"], ["triage", "bench"]),
+    ],
+)
+def test_bench_alone_means_latency(line: list[str], meant: list[str]) -> None:
+    assert cli_bench.spelled_out(line) == meant
+
+
+def test_the_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Measured, kept, compared with itself, drawn."""
+    files = {name: tmp_path / name for name in ("a.json", "a.html", "history.jsonl", "c.json", "c.html", "t.svg")}
+    line = ["bench", "stage.decide/40", "--rounds", "4", "--json", str(files["a.json"]), "--html", str(files["a.html"])]
+    assert cli.main([*line, "--history", str(files["history.jsonl"])]) == 0
+    assert "stage.decide/40" in capsys.readouterr().out
+    both = [str(files["a.json"])] * 2
+    assert cli.main(["bench", "compare", *both, "--json", str(files["c.json"]), "--html", str(files["c.html"])]) == 0
+    assert "stage.decide/40" in capsys.readouterr().out
+    assert cli.main(["bench", "trend", str(files["history.jsonl"]), str(files["t.svg"])]) == 0
+    assert all(path.stat().st_size > 100 for path in files.values())
+    here = str(Path(sys.prefix))
+    assert cli.main(["bench", "ab", here, here, "stage.decide/40", "--rounds", "4", "--out", str(tmp_path)]) in (0, 4)
+    assert json.loads((tmp_path / "new.json").read_text())["arm"] == "new"
+    assert cli.main(["bench", "nonsense"]) == cli.EXIT_USAGE
+    assert cli.main(["bench", "ab", here, here, "--out", str(tmp_path / "nowhere")]) == cli.EXIT_USAGE
