@@ -21,6 +21,7 @@ from onnx import TensorProto, external_data_helper, helper, numpy_helper  # noqa
 from torch import nn  # noqa: E402
 
 import edgehem  # noqa: E402
+from edgehem.backends.onnxruntime import OnnxRuntime  # noqa: E402
 from edgehem.bundle import find  # noqa: E402
 from edgehem.errors import BudgetError, UsageError  # noqa: E402
 from edgehem.export import parity  # noqa: E402
@@ -312,7 +313,10 @@ def test_optimised_and_plain_agree_on_what_ships() -> None:
     """The gate for a fusion that is silently wrong. Noise is the hardest input: it lies outside what was calibrated."""
     bundle = find("hemorrhagenet")
     draw = HEMORRHAGENET.draw()
-    for graph in bundle.manifest.graphs:
+    # ONNX Runtime on a CPU runs none that is written in float16: see export/half_search.py.
+    served = [graph for graph in bundle.manifest.graphs if graph.form in OnnxRuntime.forms]
+    assert len(served) == 3
+    for graph in served:
         data = (bundle.folder / graph.file).read_bytes()
         budget = INT8 if graph.precision == "int8" else FLOAT
         found = between_optimisations(data, draw, batches=(1,))
