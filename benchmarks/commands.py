@@ -13,6 +13,8 @@ from edgehem.benchmarks import intake as intake_run
 from edgehem.benchmarks import networks as network_list
 from edgehem.benchmarks.case import Case
 from edgehem.benchmarks.kernels import QUICK_ROUNDS, ROUNDS, Settings, run
+from edgehem.benchmarks.pipelines import report as pipelines_report
+from edgehem.benchmarks.pipelines import run as pipelines_run
 
 
 def kernels(
@@ -83,12 +85,24 @@ def engines(
     return engines_run.run(settings, say=say)
 
 
+def pipelines(
+    *,
+    rounds: int | None = None,
+    slices: int | None = None,
+    quick: bool = False,
+    say: Callable[[str], None] = lambda line: None,
+) -> dict[str, Any]:
+    """Measure whole pipelines; see ``edgehem bench pipelines --help``."""
+    return pipelines_run.pipelines(rounds=rounds, slices=slices, quick=quick, say=say)
+
+
 def text(result: dict[str, Any]) -> str:
     """The result for a terminal."""
     renders = {
         intake_run.SCHEMA: intake_report.render,
         gates_run.SCHEMA: gates_run.render,
         engines_run.SCHEMA: engines_report.render,
+        pipelines_run.SCHEMA: pipelines_report.render,
     }
     return renders.get(result["schema"], report.render)(result)
 
@@ -96,6 +110,11 @@ def text(result: dict[str, Any]) -> str:
 def document(result: dict[str, Any]) -> str:
     """The result as JSON."""
     return json.dumps(result, allow_nan=False) + "\n"
+
+
+def markdown(result: dict[str, Any]) -> str:
+    """The result of :func:`pipelines` as a table for a README."""
+    return pipelines_report.markdown(result)
 
 
 def drawing(result: dict[str, Any]) -> str:

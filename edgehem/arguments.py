@@ -12,7 +12,7 @@ BACKENDS = (
     "auto", "onnxruntime", "openvino", "tensorrt", "tensorrt-dla", "onnxruntime-cuda", "onnxruntime-tensorrt",
     "onnxruntime-tensorrt-rtx",
 )  # fmt: skip
-BENCHES = ("latency", "compare", "ab", "trend", "pipelines", "kernels", "intake", "engines", "gates")
+BENCHES = ("latency", "compare", "ab", "trend", "replay", "pipelines", "kernels", "intake", "engines", "gates")
 """What ``edgehem bench`` measures or compares; anything else is a case of the first."""
 DEFAULT_BUNDLE = "hemorrhagenet"
 SUBTYPES = ("epidural", "intraparenchymal", "intraventricular", "subarachnoid", "subdural")
@@ -202,6 +202,15 @@ def add_bench_engines(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--quick", action="store_true", help="few rounds of two small networks")
 
 
+def add_bench_pipelines(parser: argparse.ArgumentParser) -> None:
+    """``edgehem bench pipelines``."""
+    parser.add_argument("--json", metavar="FILE", type=Path, help="also write every figure and every time there")
+    parser.add_argument("--markdown", metavar="FILE", type=Path, help="also write a table for a README there")
+    parser.add_argument("--rounds", metavar="N", type=_positive, help="times each pipeline runs (15; with --quick 3)")
+    parser.add_argument("--slices", metavar="N", type=_positive, help="of every study (40)")
+    parser.add_argument("--quick", action="store_true", help="few rounds")
+
+
 def add_bench_latency(parser: argparse.ArgumentParser) -> None:
     """``edgehem bench [latency]``."""
     parser.add_argument("cases", metavar="CASE", nargs="*", help="names or patterns, as stage.* or whole.warm/40 (all)")
@@ -232,6 +241,20 @@ def add_bench_trend(parser: argparse.ArgumentParser) -> None:
     """``edgehem bench trend``."""
     parser.add_argument("history", metavar="HISTORY", type=Path, help="written by edgehem bench --history")
     parser.add_argument("picture", metavar="SVG", type=Path)
+
+
+def add_bench_replay(parser: argparse.ArgumentParser) -> None:
+    """``edgehem bench replay``."""
+    parser.add_argument(
+        "cases", metavar="CASE", nargs="*", help="the family that is judged together (stages, and more)"
+    )
+    _measuring(parser)
+    parser.add_argument(
+        "--slowed", metavar="CASE", default="stage.decode/40", help="the case made slower (%(default)s)"
+    )
+    parser.add_argument("--share", type=_length, default=0.1, help="by how much (%(default)s)")
+    parser.add_argument("--record", metavar="N", type=_positive, default=400, help="rounds recorded (%(default)s)")
+    parser.add_argument("--json", metavar="FILE", type=Path, help="also write the counts there")
 
 
 def _measuring(parser: argparse.ArgumentParser) -> None:

@@ -25,9 +25,11 @@ def add(commands: Any) -> None:
         (takes.add_bench_compare, compare, "Two results: what got slower; exit code 4 if anything did."),
         (takes.add_bench_ab, ab, "Two installs that take turns, and what differs."),
         (takes.add_bench_trend, trend, "A picture of a history of results."),
+        (takes.add_bench_replay, replay, "Whether compare finds a slow-down, and calls none where there is none."),
         (takes.add_bench_kernels, kernels, "The preprocessing pass beside a memcpy and other libraries."),
         (takes.add_bench_intake, intake, "Files to a stack beside other readers."),
         (takes.add_bench_engines, engines, "Every engine and precision of six networks ([export], [cpu])."),
+        (takes.add_bench_pipelines, pipelines, "A folder to logits beside other pipelines ([export], [cpu])."),
         (takes.add_bench_gates, gates, "How often the intake's gates are right on phantoms: counts, not times."),
     ):
         sub = measured.add_parser(run.__name__, help=summary, description=summary)
@@ -93,6 +95,16 @@ def engines(arguments: argparse.Namespace) -> int:
     return _tell(result, (arguments.json, commands.document))
 
 
+def pipelines(arguments: argparse.Namespace) -> int:
+    """``edgehem bench pipelines``: a folder to logits, beside what others would write around the same network."""
+    ask_for_file("--json", arguments.json)
+    ask_for_file("--markdown", arguments.markdown)
+    from edgehem.benchmarks import commands
+
+    result = commands.pipelines(rounds=arguments.rounds, slices=arguments.slices, quick=arguments.quick, say=say)
+    return _tell(result, (arguments.json, commands.document), (arguments.markdown, commands.markdown))
+
+
 def latency(arguments: argparse.Namespace) -> int:
     """``edgehem bench``: where the time of a study goes, stage by stage and as a whole."""
     ask_for_file("--json", arguments.json)
@@ -142,6 +154,23 @@ def trend(arguments: argparse.Namespace) -> int:
 
     count = compare_commands.trend_file(arguments.history, arguments.picture)
     print(f"{count} results drawn: {arguments.picture}")
+    return 0
+
+
+def replay(arguments: argparse.Namespace) -> int:
+    """``edgehem bench replay``: how often a comparison is right, on this machine, where the answer is known."""
+    ask_for_file("--json", arguments.json)
+    import json
+
+    from edgehem.benchmarks.latency import replay as replays
+    from edgehem.benchmarks.latency import run
+
+    settings = _measuring(arguments, run.AB_ROUNDS)
+    result = replays.recorded(
+        settings, slowed=arguments.slowed, share=arguments.share, record=arguments.record, say=say
+    )
+    print(replays.render(result), flush=True)
+    leave((arguments.json, lambda: json.dumps(result) + "\n"))
     return 0
 
 

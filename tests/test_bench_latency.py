@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 from edgehem import cli, cli_bench
+from edgehem.benchmarks.child import ChildError
 from edgehem.benchmarks.latency import run, verdict, worker
 from edgehem.benchmarks.latency.bare import agree, opened
 from edgehem.benchmarks.latency.cases import cases
-from edgehem.benchmarks.latency.run import Arm, Settings, WorkerError, measure, measure_arms
+from edgehem.benchmarks.latency.run import Arm, Settings, measure, measure_arms
 from edgehem.bundle import find
 from edgehem.errors import UsageError
 
@@ -70,7 +71,7 @@ def test_a_process_that_ends_is_said(tmp_path: Path) -> None:
     python = tmp_path / "python"
     python.write_text("#!/bin/sh\nexit 3\n")
     python.chmod(0o755)
-    with pytest.raises(WorkerError, match="exit status 3"):
+    with pytest.raises(ChildError, match="exit status 3"):
         measure_arms([Arm(python=str(python))], Settings(cases=FEW, rounds=1))
 
 
@@ -136,3 +137,12 @@ def test_the_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert json.loads((tmp_path / "new.json").read_text())["arm"] == "new"
     assert cli.main(["bench", "nonsense"]) == cli.EXIT_USAGE
     assert cli.main(["bench", "ab", here, here, "--out", str(tmp_path / "nowhere")]) == cli.EXIT_USAGE
+
+
+def test_a_recording_is_replayed(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """Counts of comparisons whose answer is known; how many are right depends on the machine."""
+    line = ["bench", "replay", "stage.report/40", "--slowed", "stage.decide/40", "--share", "3"]
+    assert cli.main([*line, "--rounds", "20", "--record", "24", "--json", str(tmp_path / "r.json")]) == 0
+    assert "stage.decide/40 slower by 300%" in capsys.readouterr().out
+    told = json.loads((tmp_path / "r.json").read_text())
+    assert told["cases"] == 2 and told["slowed"]["comparisons"] == 100 and told["same"]["comparisons"] == 200

@@ -115,6 +115,7 @@ def test_the_runtime_never_imports_export_or_benchmarks() -> None:
             "edgehem.benchmarks.commands",
             "edgehem.benchmarks.latency.compare_commands",
             "edgehem.benchmarks.latency.page",
+            "edgehem.benchmarks.latency.replay",
             "edgehem.benchmarks.latency.run",
         )
     }
@@ -145,7 +146,8 @@ def test_benchmarks_import_the_runtime_and_the_kernels_only() -> None:
 
     What the engines are compared on is made by the toolchain, which is imported where it is used, too.
     """
-    toolchain = {ROOT / "benchmarks/engines.py", ROOT / "benchmarks/networks.py", ROOT / "benchmarks/gpu_engines.py"}
+    files = ("engines", "networks", "gpu_engines", "pipelines/network", "peers/pipeline_monai")
+    toolchain = {ROOT / f"benchmarks/{name}.py" for name in files}
     broken = []
     for path, package in sources("benchmarks", "edgehem.benchmarks"):
         for name, at_top in imported(path, package):

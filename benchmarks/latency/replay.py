@@ -9,20 +9,25 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from edgehem.benchmarks.latency import thresholds
 from edgehem.benchmarks.latency.reading import checked
+from edgehem.benchmarks.latency.run import Arm, Say, Settings, measure_arms
 from edgehem.benchmarks.latency.thresholds import Thresholds
 from edgehem.benchmarks.latency.verdict import SLOWER, compare
+from edgehem.benchmarks.latency.worker import INJECTED
 from edgehem.errors import UsageError
 from edgehem.intervals import wilson
 
 SCHEMA = "edgehem.latency-replay/1"
 MOST_FALSE_ALARMS, LEAST_FOUND = 0.05, 0.90
 SAME_DRAWS, SLOWED_DRAWS = 200, 100
+FAMILY = ("stage.*/40", "engine.served", "whole.warm/40")
+"""What is recorded where nothing else is said: quick cases of every kind."""
 
 
 def replay(
@@ -99,6 +104,51 @@ def replay(
         "slowed": {**_rate(found, slowed_draws), "at_least": LEAST_FOUND, "case": slowed, "others_too": others},
         "passes": false <= MOST_FALSE_ALARMS * same_draws and found >= LEAST_FOUND * slowed_draws,
     }
+
+
+def recorded(
+    settings: Settings, *, slowed: str, share: float, record: int, say: Say = lambda line: None
+) -> dict[str, Any]:
+    """Record three arms of this install, one of them slowed in one case, and replay comparisons of them.
+
+    Parameters
+    ----------
+    settings : Settings
+        Whose rounds are those of a comparison; without cases, those of :data:`FAMILY`.
+    slowed : str
+        Case that the third arm takes longer for, by `share`, by waiting in its timed part.
+    record : int
+        Rounds to record.
+
+    Returns
+    -------
+    dict
+        As :func:`replay`, with ``environment`` and ``load``.
+    """
+    family = tuple(dict.fromkeys((*(settings.cases or FAMILY), slowed)))
+    arms = [Arm(name="base"), Arm(name="same"), Arm(name="slowed", variables=((INJECTED, f"{slowed}={share}"),))]
+    *same, slow = measure_arms(arms, replace(settings, cases=family, rounds=record), say=say)
+    say("replaying")
+    told = replay(same, [slow], slowed, rounds=settings.rounds, seed=settings.seed)
+    return {**told, "share": share, "environment": slow["environment"], "load": slow["load"]}
+
+
+def render(result: Mapping[str, Any]) -> str:
+    """The counts in words."""
+    same, slow = result["same"], result["slowed"]
+
+    def rate(counted: Mapping[str, Any]) -> str:
+        low, high = counted["interval"]
+        return f"{counted['called_slower']} of {counted['comparisons']} ({low:.1%} to {high:.1%})"
+
+    alarms = ", ".join(f"{name} {count}" for name, count in same["by_case"].items()) or "none"
+    return "\n".join([
+        f"{result['cases']} cases, {result['recorded_rounds']} rounds recorded, comparisons of {result['rounds']}",
+        f"identical: a case called SLOWER in {rate(same)}; aim at most {same['at_most']:.0%}; by case: {alarms}",
+        f"{slow['case']} slower by {result['share']:.0%}: called SLOWER in {rate(slow)}; aim at least "
+        f"{slow['at_least']:.0%}; others called SLOWER too in {slow['others_too']}",
+        "aims met" if result["passes"] else "aims not met",
+    ])  # fmt: skip
 
 
 def slow_down(result: Mapping[str, Any], case: str, by: float) -> dict[str, Any]:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import datetime
 import fnmatch
-import json
-import os
 import secrets
 import subprocess
 import sys
@@ -14,30 +12,27 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
 
 import edgehem
 from edgehem.benchmarks import environment
+from edgehem.benchmarks.child import Child
+from edgehem.benchmarks.latency import floors
 from edgehem.benchmarks.latency.verdict import YARDSTICK
 from edgehem.benchmarks.latency.worker import PROTOCOL
-from edgehem.errors import EdgehemError, UsageError
+from edgehem.errors import UsageError
 
 SCHEMA = "edgehem.latency/1"
 ROUNDS, AB_ROUNDS, QUICK_ROUNDS, WARM_UP = 40, 60, 6, 3
-FEWEST, PROCESSES = 3, 3
-"""Rounds in one process at least, and processes for a case at most."""
+FEWEST, IN_A_PROCESS = 3, 20
+"""Rounds of a case at least, and about as many in one process."""
 NOT_ALONE = "the other install cannot run it"
 PERCENTILES = (50, 90, 95, 99)
 THIN_FROM = 100
 
 Say = Callable[[str], None]
-
-
-class WorkerError(EdgehemError, RuntimeError):
-    """A process that measures ended, or cannot measure what it was asked for."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,56 +90,12 @@ class Arm:
         raise UsageError(f"{place} is neither a virtual environment nor a python")
 
 
-class Worker:
-    """A child process of an arm. A context manager: it is gone afterwards."""
+class Worker(Child):
+    """A process of an arm."""
 
     def __init__(self, arm: Arm) -> None:
         self.arm = arm
-        variables = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-        if arm.python == sys.executable:
-            # As this process imports it, also from a folder that is on no default path.
-            place = str(Path(edgehem.__file__).resolve().parent.parent)
-            variables["PYTHONPATH"] = os.pathsep.join([*(entry for entry in sys.path if entry), place])
-        self._process = subprocess.Popen(
-            [arm.python, "-m", "edgehem.benchmarks.latency.worker"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-            env={**variables, **dict(arm.variables)},
-        )
-
-    def ask(self, **message: Any) -> dict[str, Any]:
-        """Send a message and wait for the answer.
-
-        Raises
-        ------
-        WorkerError
-        """
-        assert self._process.stdin is not None and self._process.stdout is not None
-        with contextlib.suppress(OSError):
-            self._process.stdin.write(json.dumps(message) + "\n")
-            self._process.stdin.flush()
-        line = self._process.stdout.readline()
-        if not line:
-            raise WorkerError(f"the process that measures ended (exit status {self._process.wait()})")
-        reply: dict[str, Any] = json.loads(line)
-        if "error" in reply:
-            raise WorkerError(reply["error"])
-        return reply
-
-    def __enter__(self) -> Worker:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._process.kill()
-        self._process.wait()
-        for stream in (self._process.stdin, self._process.stdout):
-            if stream is not None:
-                with contextlib.suppress(OSError):
-                    stream.close()
+        super().__init__("edgehem.benchmarks.latency.worker", python=arm.python, variables=arm.variables)
 
 
 def measure(settings: Settings, *, say: Say = lambda line: None) -> dict[str, Any]:
@@ -159,7 +110,7 @@ def measure(settings: Settings, *, say: Say = lambda line: None) -> dict[str, An
     ------
     UsageError
         If no case has such a name.
-    WorkerError
+    ChildError
     """
     return measure_arms([Arm()], settings, say=say)[0]
 
@@ -178,10 +129,11 @@ def measure_arms(arms: Sequence[Arm], settings: Settings, *, say: Say = lambda l
     ------
     UsageError
         If no case has such a name, or an arm's install does not understand these questions.
-    WorkerError
+    ChildError
     """
     bundle = {"bundle": settings.bundle, "backend": settings.backend, "precision": settings.precision}
-    before, session = environment.load(), secrets.token_hex(8)
+    say("what the machine can do")
+    before, session, rates = environment.load(), secrets.token_hex(8), floors.rates()
     greetings = []
     for arm in arms:
         with Worker(arm) as worker:
@@ -223,7 +175,8 @@ def measure_arms(arms: Sequence[Arm], settings: Settings, *, say: Say = lambda l
             "load": {"before": before, "after": after, "stolen": environment.stolen(before, after)},
             "served": greeting["served"],
             "settings": {"rounds": settings.rounds, "warm_up": WARM_UP, "seed": settings.seed},
-            "cases": rows[index],
+            "rates": rates,
+            "cases": [{**row, "floor_ms": floors.floor_ms(row, rates)} for row in rows[index]],
             "passed_over": passed[index],
             "unmeasured": unmeasured[index],
         })  # fmt: skip
@@ -245,7 +198,7 @@ def _measured(
     """
     rounds = max(FEWEST, round(settings.rounds * case["share"]))
     taken: list[dict[str, list[float]]] = [{} for _ in arms]
-    for chunk in np.array_split(np.arange(rounds), max(1, min(PROCESSES, rounds // FEWEST))):
+    for chunk in np.array_split(np.arange(rounds), max(1, round(rounds / IN_A_PROCESS))):
         with contextlib.ExitStack() as stack:
             workers = [stack.enter_context(Worker(arm)) for arm in arms]
             prepared = [
@@ -340,10 +293,11 @@ def _revision() -> str:
 
 def rows(result: dict[str, Any]) -> Iterator[tuple[str, ...]]:
     """The table of a result, heading first."""
-    yield ("case", "p50 ms", "p90", "p95", "p99", "peak MiB", "what")
+    yield ("case", "floor ms", "p50", "p90", "p95", "p99", "peak MiB", "what")
     for case in result["cases"]:
         yield (
             case["name"],
+            "-" if case["floor_ms"] is None else f"{case['floor_ms']:.2f}",
             *(f"{case[f'p{number}_ms']:.2f}" for number in PERCENTILES),
             f"{case['peak_bytes'] / 2**20:.0f}" if case["peak_bytes"] else "-",
             case["what"],
@@ -363,6 +317,7 @@ def render(result: dict[str, Any]) -> str:
         lines.append("  ".join(cells).rstrip())
     served, here, load = result["served"], result["environment"], result["load"]
     stolen = "not known" if load["stolen"] is None else f"{load['stolen']:.1%}"
+    copied, macs = result["rates"]["copy_bytes_per_s"], result["rates"]["float32_macs_per_s"]
     return "\n".join([
         *lines,
         "",
@@ -370,5 +325,7 @@ def render(result: dict[str, Any]) -> str:
         f"in {served['arithmetic']}; {result['settings']['rounds']} rounds, every case in a process of its own",
         f"{here['cpu']}, {here['cpus']['usable']} of {here['cpus']['present']} CPUs; governor "
         f"{here['governor'] or 'not known'}; taken by other machines {stolen}",
+        f"Floors: bytes moved at {copied / 1e9:.1f} GB/s (a copy, read and written); engines at {macs / 1e9:.0f} "
+        "GMAC/s (multiply-accumulates in float32, of a matrix product)",
         *(f"passed over: {name}: {why}" for name, why in result["passed_over"].items()),
     ])  # fmt: skip

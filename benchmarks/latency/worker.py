@@ -7,7 +7,6 @@ turns: see ``edgehem bench ab``.
 from __future__ import annotations
 
 import gc
-import json
 import os
 import resource
 import sys
@@ -16,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from edgehem.benchmarks.child import serve
 
 PROTOCOL = 1
 INJECTED = "EDGEHEM_BENCH_SLOWER"
@@ -127,16 +128,7 @@ def _linger(ms: float) -> float:
 
 def main() -> None:
     """Answer until the parent closes its end."""
-    replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # whatever a library prints must not come between the answers
-    worker = Worker()
-    for line in sys.stdin:
-        try:
-            reply = worker.answer(json.loads(line))
-        except Exception as error:  # told to the parent, which decides
-            reply = {"error": f"{type(error).__name__}: {error}"[:500]}
-        replies.write(json.dumps(reply) + "\n")
-        replies.flush()
+    serve(Worker().answer)
 
 
 if __name__ == "__main__":

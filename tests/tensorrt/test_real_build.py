@@ -56,11 +56,13 @@ def content(graph: Graph) -> bytes:
 
 @pytest.mark.parametrize("graph", GRAPHS, ids=lambda graph: graph.file)
 def test_every_graph_that_tensorrt_is_for_is_built(graph: Graph, api: Any, target: Callable[[Any], None]) -> None:
-    """Without a warning; it says how far it is; what went in is recorded."""
+    """Without a warning of consequence; it says how far it is; what went in is recorded."""
     lines: list[str] = []
     built = build_plan(api, content(graph), Build(say=lines.append, level=1), arithmetic="f32", target=target)
     assert len(built.plan) > 100_000 and built.timing
-    assert built.warnings == ()
+    # Scales in float16 are taken so; TensorRT computes with them in float32, and says so.
+    assert all("Converting" in text and "scales to fp32" in text for text in built.warnings)
+    assert not built.warnings or graph.form == "qdq-s8-f16"
     assert built.settings["shapes"] == {"image": [1, 40, 3, 224, 224], "valid": [1, 40]}
     assert built.settings["level"] == 1 and not built.settings["timing_cache_used"]
     assert len(lines) > 2 and lines[1].startswith(f"{lines[0]}, 1 of ")
