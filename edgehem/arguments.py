@@ -217,6 +217,7 @@ def add_bench_latency(parser: argparse.ArgumentParser) -> None:
     _measuring(parser)
     parser.add_argument("--json", metavar="FILE", type=Path, help="also write every figure and every time there")
     parser.add_argument("--html", metavar="FILE", type=Path, help="also write a page with pictures there")
+    parser.add_argument("--markdown", metavar="FILE", type=Path, help="also write a table for a page there")
     parser.add_argument("--history", metavar="FILE", type=Path, help="also add a line to this file, for bench trend")
 
 

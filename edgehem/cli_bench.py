@@ -108,6 +108,7 @@ def pipelines(arguments: argparse.Namespace) -> int:
 def latency(arguments: argparse.Namespace) -> int:
     """``edgehem bench``: where the time of a study goes, stage by stage and as a whole."""
     ask_for_file("--json", arguments.json)
+    ask_for_file("--markdown", arguments.markdown)
     ask_for_file("--html", arguments.html)
     ask_for_file("--history", arguments.history)
     import json
@@ -116,7 +117,11 @@ def latency(arguments: argparse.Namespace) -> int:
 
     result = run.measure(_measuring(arguments, run.ROUNDS), say=say)
     print(run.render(result), flush=True)
-    leave((arguments.json, lambda: json.dumps(result) + "\n"), (arguments.html, lambda: page.result(result)))
+    leave(
+        (arguments.json, lambda: json.dumps(result) + "\n"),
+        (arguments.html, lambda: page.result(result)),
+        (arguments.markdown, lambda: run.markdown(result)),
+    )
     if arguments.history is not None:
         compare_commands.remember(result, arguments.history)
     return 0

@@ -299,7 +299,7 @@ def _engine(name: str, file: str) -> Callable[[Path, Settings], Ready]:
         session = choose(name).open(content)
         inputs, fresh = _tensor(bundle, "float32")
         calls: dict[str, Call] = {"": lambda: session.run(inputs)}
-        if (direct := bare.opened(name, content)) is not None:
+        if (direct := bare.under(session)) is not None:
             bare.agree(session.run(inputs), direct(inputs))
             calls["bare"] = lambda: direct(inputs)
         return Ready(calls=calls, fresh=fresh)

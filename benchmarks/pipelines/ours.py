@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -30,9 +29,6 @@ from edgehem.dicom import read_study
 from edgehem.preprocess import coverage_notes, place
 from edgehem.serving import Served
 
-QUIET_S = 0.01
-"""Between two calls of one process, so that the threads of one session have stopped to spin when another one's run."""
-
 
 def served(job: Job) -> Pipeline:
     """What ``Model.triage_path`` does until it has logits, every gate of the intake included."""
@@ -56,9 +52,7 @@ def floor(job: Job) -> Pipeline:
     """No reading and no preprocessing."""
     serving = _served(job)
     assert job.choice is not None
-    bundle = Bundle(Path(job.bundle))
-    content = bundle.read(serving.graph)
-    direct = bare.opened(job.choice.engine, content, arithmetic=job.choice.arithmetic)
+    direct = bare.under(serving.session)
     if direct is None:
         raise PassedOverError(f"{job.choice.engine} has no bare call here")
     ready: dict[str, dict[str, npt.NDArray[Any]]] = {}
@@ -82,9 +76,7 @@ def floor(job: Job) -> Pipeline:
             "session": lambda _: serving.session.run(inputs),
             "bare": lambda _: direct(inputs),
         }
-        return timing.interleave(
-            passes, lambda: None, rounds=rounds, rng=np.random.default_rng(0), sweep=lambda: time.sleep(QUIET_S)
-        )
+        return timing.interleave(passes, lambda: None, rounds=rounds, rng=np.random.default_rng(0), sweep=lambda: None)
 
     return Pipeline(run=run, fresh=fresh, overhead=overhead)
 
