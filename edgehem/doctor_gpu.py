@@ -14,8 +14,6 @@ from typing import Any
 
 from edgehem import jetson
 
-DISTRIBUTIONS = ("tensorrt", "tensorrt-cu12", "tensorrt-cu13")
-"""Packages of the Python index that install the module ``tensorrt``."""
 SYSTEM_PACKAGES = ("python3-libnvinfer", "libnvinfer10", "libnvinfer11")
 """What JetPack installs instead: the bindings, and the library by its major version."""
 HASH_DIGITS = 12
@@ -134,6 +132,10 @@ def _installed_by(root: Path) -> str:
     system = next((f"system package {name} {found[name]}" for name in SYSTEM_PACKAGES if name in found), "")
     if system and "dist-packages" in (_module_file() or "dist-packages"):
         return system
+    try:
+        from edgehem.backends.tensorrt import DISTRIBUTIONS
+    except ImportError:
+        return system  # a needed package is missing, which is said
     for name in DISTRIBUTIONS:
         try:
             return f"package {name} {metadata.version(name)}"

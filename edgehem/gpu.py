@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
@@ -82,6 +83,15 @@ def key_parts(ordinal: int = 0) -> dict[str, str]:
         "CUDA of the driver": here.cuda,
         "driver": here.driver or "unknown",
     }
+
+
+def has_tf32(parts: Mapping[str, str]) -> bool:
+    """Whether the GPU of these key parts computes in TensorFloat-32: those from Ampere on do.
+
+    CUDA C++ Programming Guide, compute capability 8.0.
+    """
+    major, minor = (int(part) for part in parts["compute capability"].split("."))
+    return (major, minor) >= (8, 0)
 
 
 def _gpu(found: cuda_driver.Driver, ordinal: int, known: int) -> Gpu:

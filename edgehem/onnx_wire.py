@@ -78,7 +78,7 @@ def check_whole(graph: bytes, where: str) -> None:
         raise BundleError(f"{where} is in ONNX Runtime's own format; an ONNX graph is expected")
     try:
         outside = _first_outside(graph)
-    except _MalformedError as error:
+    except MalformedError as error:
         raise BundleError(f"{where} is not a well-formed ONNX graph: {error}") from error
     if outside is not None:
         name, location = outside
@@ -88,61 +88,83 @@ def check_whole(graph: bytes, where: str) -> None:
         )
 
 
-class _MalformedError(ValueError):
+class MalformedError(ValueError):
     """Bytes that no ModelProto is written as."""
 
 
 def _first_outside(graph: bytes) -> tuple[str, str] | None:
-    """Name of the first tensor whose data lies outside, and where; None if there is none. Raises _MalformedError."""
+    """Name of the first tensor whose data lies outside, and where; None if there is none. Raises MalformedError."""
     seen = count(1)
     has_graph = False
     # A stack of our own: nesting must not become Python's recursion.
-    open_messages = [(_MODEL, 0, len(graph), _fields(graph, 0, len(graph), _MODEL, seen))]
+    open_messages = [(_MODEL, 0, len(graph), fields(graph, 0, len(graph), _MODEL, seen))]
     while open_messages:
-        understood, start, stop, fields = open_messages[-1]
-        for number, wire, value, end in fields:
+        understood, start, stop, rest = open_messages[-1]
+        for number, wire, value, end in rest:
             inside = understood[number]
             if wire != (_VARINT if inside is _LOCATION else _LENGTH):
                 # Parsers pass such a field over; who reads it otherwise is not known, and nobody writes it.
-                raise _MalformedError(f"field {number} ends at byte {end} and has wire type {wire}")
+                raise MalformedError(f"field {number} ends at byte {end} and has wire type {wire}")
             if inside is _EXTERNAL or (inside is _LOCATION and value):
                 return _described(graph, start, stop)
             if inside is _OPERATOR and graph[value:end] == _COMPILED:
-                raise _MalformedError("it holds a compiled engine (EPContext), which is made where it runs")
+                raise MalformedError("it holds a compiled engine (EPContext), which is made where it runs")
             if inside is _LOCATION or inside is _OPERATOR:
                 continue
             if len(open_messages) > MAX_DEPTH:
-                raise _MalformedError(f"more than {MAX_DEPTH} messages are inside of each other at byte {value}")
+                raise MalformedError(f"more than {MAX_DEPTH} messages are inside of each other at byte {value}")
             has_graph = has_graph or (understood is _MODEL and number == _MODEL_GRAPH)
-            open_messages.append((inside, value, end, _fields(graph, value, end, inside, seen)))
+            open_messages.append((inside, value, end, fields(graph, value, end, inside, seen)))
             break
         else:
             open_messages.pop()
     if not has_graph:
-        raise _MalformedError("it holds no graph")
+        raise MalformedError("it holds no graph")
     return None
 
 
-def _fields(
+def fields(
     data: bytes, at: int, stop: int, wanted: Container[int], seen: Iterator[int]
 ) -> Iterator[tuple[int, int, int, int]]:
-    """Number, wire type, value (of a varint) or first byte, and end of the wanted fields; the others are stepped over.
+    """The wanted fields of a message; the others are stepped over.
 
-    Raises _MalformedError for either.
+    Parameters
+    ----------
+    data : bytes
+    at, stop : int
+        Where the message begins and ends.
+    wanted : container of int
+        Field numbers.
+    seen : iterator of int
+        Counts the fields of all messages that share it, from 1.
 
+    Yields
+    ------
+    number, wire : int
+    value : int
+        Of a varint; of others, where their bytes begin.
+    end : int
+
+    Raises
+    ------
+    MalformedError
+        For a field that is wanted, and for one that is not.
+
+    Notes
+    -----
     Parsers differ in what they make of a number in more bytes than it needs, or with bits above those it has; so it is
     read as a whole, and must be in range.
     """
     while at < stop:
         if next(seen) > MAX_FIELDS:
-            raise _MalformedError(f"it has more than {MAX_FIELDS} fields")
+            raise MalformedError(f"it has more than {MAX_FIELDS} fields")
         tag = data[at]
         at += 1
         if tag > 127:
             tag, at = _varint(data, at - 1, stop)
         number, wire = tag >> 3, tag & 7
         if not 0 < number <= _MAX_NUMBER:
-            raise _MalformedError(f"the field before byte {at} has a number out of range")
+            raise MalformedError(f"the field before byte {at} has a number out of range")
         if wire == _LENGTH:
             if at < stop and (size := data[at]) < 128:
                 value = at + 1
@@ -154,35 +176,35 @@ def _fields(
         elif wire in _FIXED:
             value, at = at, at + _FIXED[wire]
         else:
-            raise _MalformedError(f"the field before byte {at} has wire type {wire}, which ONNX does not use")
+            raise MalformedError(f"the field before byte {at} has wire type {wire}, which ONNX does not use")
         if at > stop:
-            raise _MalformedError(f"the field that ends at byte {at} leaves what it lies in, which ends at {stop}")
+            raise MalformedError(f"the field that ends at byte {at} leaves what it lies in, which ends at {stop}")
         if number in wanted:
             yield number, wire, value, at
 
 
 def _varint(data: bytes, at: int, stop: int) -> tuple[int, int]:
-    """A number in groups of seven bits, lowest first, and where it ends. Raises _MalformedError."""
+    """A number in groups of seven bits, lowest first, and where it ends. Raises MalformedError."""
     value = 0
     for place in range(_MAX_VARINT_BYTES):
         if at >= stop:
-            raise _MalformedError(f"a number is cut off at byte {stop}")
+            raise MalformedError(f"a number is cut off at byte {stop}")
         byte = data[at]
         at += 1
         value |= (byte & 127) << 7 * place
         if byte < 128:
             return value, at
-    raise _MalformedError(f"the number before byte {at} does not end")
+    raise MalformedError(f"the number before byte {at} does not end")
 
 
 def _described(data: bytes, start: int, stop: int) -> tuple[str, str]:
-    """A tensor's name, and the location it gives. Raises _MalformedError."""
+    """A tensor's name, and the location it gives. Raises MalformedError."""
     name, location = "", "not said where"
-    for number, wire, value, end in _fields(data, start, stop, (_TENSOR_NAME, _TENSOR_EXTERNAL), count(1)):
+    for number, wire, value, end in fields(data, start, stop, (_TENSOR_NAME, _TENSOR_EXTERNAL), count(1)):
         if wire == _LENGTH and number == _TENSOR_NAME:
             name = _text(data, value, end)
         elif wire == _LENGTH:
-            parts = _fields(data, value, end, (_ENTRY_KEY, _ENTRY_VALUE), count(1))
+            parts = fields(data, value, end, (_ENTRY_KEY, _ENTRY_VALUE), count(1))
             entry = {key: _text(data, first, last) for key, kind, first, last in parts if kind == _LENGTH}
             if entry.get(_ENTRY_KEY) == "location":
                 location = entry.get(_ENTRY_VALUE, location)

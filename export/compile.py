@@ -94,7 +94,9 @@ def compile_bundle(
     tell("making probes")
     drawn = _drawn(bundle, graphs[base], probes)
     tell("reference: every graph without optimisation")
-    exact = {graph: _unoptimised(content, drawn.inputs) for graph, content in graphs.items()}
+    fed, exact = {}, {}
+    for graph, content in graphs.items():
+        fed[graph], exact[graph] = _unoptimised(content, drawn.inputs)
     reference = exact[base]
     if isinstance(reference, BackendError):
         raise reference
@@ -109,7 +111,7 @@ def compile_bundle(
     ]
     build = build or Build()
     with tempfile.TemporaryDirectory(prefix="edgehem-compile-") as folder, contextlib.ExitStack() as stack:
-        paths = {graph: _stored(_fed(content, drawn.inputs), Path(folder)) for graph, content in graphs.items()}
+        paths = {graph: _stored(inputs, Path(folder)) for graph, inputs in fed.items()}
         for contender in contenders:
             tell(f"opening {contender.name}")
             options = _options(bundle, contender, keep=keep, build=build)
@@ -147,7 +149,8 @@ def compile_bundle(
     )
     if keep:
         _qualify(contenders, drawn, tell)
-        _kept(bundle, record, contenders[chosen], graphs[contenders[chosen].graph], drawn.inputs, patience_s, tell)
+        graph = contenders[chosen].graph
+        _kept(bundle, record, contenders[chosen], graphs[graph], fed[graph], patience_s, tell)
     return record
 
 
@@ -219,12 +222,9 @@ def _drawn(bundle: Bundle, graph: bytes, probes: Sequence[Inputs] | None) -> Pro
     return Probes(inputs=tuple(probes), record={"kind": "given", "count": len(probes)})
 
 
-def _fed(graph: bytes, probes: Sequence[Inputs]) -> list[Inputs]:
+def _fed(session: OnnxRuntimeSession, probes: Sequence[Inputs]) -> list[Inputs]:
     """The probes in the types that a graph reads: a graph written in float16 takes its image so."""
-    try:
-        wanted = {port.name: port.dtype for port in OnnxRuntimeSession(graph, Options(optimise=False)).inputs}
-    except BackendError:
-        return list(probes)  # it cannot be checked, which is said where that is tried
+    wanted = {port.name: port.dtype for port in session.inputs}
     return [
         {
             name: value.astype(wanted[name]) if value.dtype.kind == "f" and name in wanted else value
@@ -248,13 +248,15 @@ def _stored(probes: Sequence[Mapping[str, npt.NDArray[Any]]], folder: Path) -> l
     return paths
 
 
-def _unoptimised(graph: bytes, probes: Sequence[Inputs]) -> Answers | BackendError:
-    """What the graph says as it is written."""
+def _unoptimised(graph: bytes, probes: Sequence[Inputs]) -> tuple[list[Inputs], Answers | BackendError]:
+    """The probes as the graph reads them, and what it says as it is written, or why that cannot be had."""
+    fed = list(probes)
     try:
         session = OnnxRuntimeSession(graph, Options(optimise=False))
-        return [session.run(inputs) for inputs in _fed(graph, probes)]
+        fed = _fed(session, probes)
+        return fed, [session.run(inputs) for inputs in fed]
     except BackendError as error:
-        return error
+        return fed, error
 
 
 def _check_outputs(bundle: Bundle, reference: Answers) -> None:
@@ -282,7 +284,7 @@ def _kept(
     try:
         answers = []
         with tempfile.TemporaryDirectory(prefix="edgehem-compile-") as folder:
-            (probe,) = _stored(_fed(graph, probes[:1]), Path(folder))
+            (probe,) = _stored(probes[:1], Path(folder))
             for when in ("first", "next"):
                 with Trial(chosen.engine) as trial:
                     spent, _ = trial.open(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from pathlib import Path
 
@@ -10,11 +11,12 @@ import pytest
 
 from edgehem import cli, cli_bench
 from edgehem.benchmarks.child import ChildError
-from edgehem.benchmarks.latency import run, verdict, worker
+from edgehem.benchmarks.latency import floors, run, verdict, worker
 from edgehem.benchmarks.latency.bare import agree, under
 from edgehem.benchmarks.latency.cases import cases
 from edgehem.benchmarks.latency.run import Arm, Settings, measure, measure_arms
-from edgehem.errors import UsageError
+from edgehem.bundle import find
+from edgehem.errors import BackendError, UsageError
 
 FEW = ("stage.read/28", "stage.decide/40")
 
@@ -146,3 +148,44 @@ def test_a_recording_is_replayed(capsys: pytest.CaptureFixture[str], tmp_path: P
     assert "stage.decide/40 slower by 300%" in capsys.readouterr().out
     told = json.loads((tmp_path / "r.json").read_text())
     assert told["cases"] == 2 and told["slowed"]["comparisons"] == 100 and told["same"]["comparisons"] == 200
+
+
+def test_a_case_that_cannot_be_made_ready_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever an engine says against a graph is passed over with its words."""
+    asked = worker.Worker()
+    told = {"bundle": "hemorrhagenet", "backend": "auto", "precision": "auto", "seed": 0, "warm_up": 1}
+
+    def refuse(*_: object, **__: object) -> None:
+        raise BackendError("it says no")
+
+    monkeypatch.setattr("edgehem.backends.choose", refuse)
+    reply = asked.answer({"do": "prepare", "case": "engine.onnxruntime.fp32", "folder": ".", **told})
+    assert reply == {"passed_over": "it says no"}
+
+
+@pytest.mark.torch
+def test_the_floor_of_engines_counts_the_network_that_ships() -> None:
+    """Multiply-accumulates of every convolution, by the shapes that ONNX infers."""
+    onnx = pytest.importorskip("onnx")
+    bundle = find("hemorrhagenet")
+    graph = onnx.shape_inference.infer_shapes(
+        onnx.load_from_string(bundle.read(bundle.graph("fp32"))), data_prop=True
+    ).graph
+    planes = bundle.manifest.preprocess.shape[0]
+    weights = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
+    shapes = {
+        value.name: [size.dim_value for size in value.type.tensor_type.shape.dim]
+        for value in (*graph.value_info, *graph.output)
+    }
+    total = 0
+    for node in graph.node:
+        if node.op_type == "Conv":
+            # The first dimension is the batch: of planes in two dimensions, of studies in one.
+            shape, kernel = shapes[node.output[0]], weights[node.input[1]]
+            total += math.prod(shape[1:]) * math.prod(kernel[1:]) * (planes if len(shape) == 4 else 1)
+    assert total == floors.MACS[bundle.manifest.system]
+    engine, stage = {"group": "engine", "bytes_moved": None}, {"group": "stage", "bytes_moved": 4_000}
+    known = {"float32_macs_per_s": total * 100.0, "copy_bytes_per_s": 1e6}
+    assert floors.floor_ms(engine, known, bundle.manifest.system) == pytest.approx(10)
+    assert floors.floor_ms(engine, known, "a system of one's own") is None
+    assert floors.floor_ms(stage, known, "any") == pytest.approx(4)

@@ -417,3 +417,11 @@ def test_phantom_writes_what_was_asked_for(tmp_path: Path, capsys: pytest.Captur
 def test_a_bleed_no_head_can_hold_exits_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["phantom", str(tmp_path / "head"), "--bleed", "subdural:5000"]) == cli.EXIT_USAGE
     assert "5000" in capsys.readouterr().err
+
+
+def test_every_engine_can_be_named() -> None:
+    """They are written out where arguments are read, so that asking for help imports no engine."""
+    from edgehem.arguments import BACKENDS
+    from edgehem.backends import engines
+
+    assert ("auto", *(engine.name for engine in engines())) == BACKENDS

@@ -386,13 +386,13 @@ def _beside(name: str) -> types.ModuleType:
 
 def test_the_doctor_opens_no_device_for_tensorrt(machine: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
     """A lane would retain a context, load kernels, and compile and keep them where there are none."""
-    from edgehem.backends import tensorrt
+    from edgehem.backends import lane, tensorrt
 
     def opened(ordinal: int) -> None:
         raise AssertionError("a device was opened")
 
     machine()
-    monkeypatch.setattr(tensorrt, "lane", opened)
+    monkeypatch.setattr(lane, "lane", opened)
     monkeypatch.setattr(backends, "engines", lambda: [tensorrt.TensorRt(), tensorrt.TensorRtDla()])
     found = {each["name"]: each for each in examine()["engines"]}
     assert found["tensorrt"]["why_not"] == "" and found["tensorrt"]["arithmetics"] == ["f32", "tf32"]

@@ -14,10 +14,13 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from edgehem.bundle import Graph
 
 SLICES = (28, 40, 64, 300)
 USUAL = 40
@@ -66,7 +69,8 @@ class Case:
     compressed : bool
         Whether the study is to be compressed (RLE lossless).
     make : callable
-        Gets the study's folder and the settings; makes it ready. LookupError, with a reason, where it cannot run here.
+        Gets the study's folder and the settings; makes it ready. LookupError, or an error of edgehem's, with a reason,
+        where it cannot run here.
     share : float
         Of the usual number of rounds: slow cases get fewer.
     """
@@ -95,9 +99,14 @@ class Settings:
     precision: str = "auto"
 
 
-def cases() -> list[Case]:
-    """Every case, in the order of a study."""
-    return [*_stages(), *_engines(), *_wholes()]
+def cases(bundle: str = "hemorrhagenet") -> list[Case]:
+    """Every case, in the order of a study; of engines, every graph of a bundle that each takes.
+
+    Raises
+    ------
+    BundleError
+    """
+    return [*_stages(), *_engines(bundle), *_wholes()]
 
 
 # Stages
@@ -238,7 +247,7 @@ def _report(folder: Path, settings: Settings) -> Ready:
 # Engines
 
 
-def _engines() -> Iterator[Case]:
+def _engines(bundle: str) -> Iterator[Case]:
     from edgehem.backends import engines
     from edgehem.bundle import find
 
@@ -246,15 +255,16 @@ def _engines() -> Iterator[Case]:
         name="engine.served", group="engine", what="the engine and graph that serve here, one tensor", slices=0,
         make=_served,
     )  # fmt: skip
+    graphs = find(bundle).manifest.graphs
     for engine in engines():
         if engine.needs_plan or not engine.version():
             continue
-        for graph in find("hemorrhagenet").manifest.graphs:
+        for graph in graphs:
             if graph.form in engine.forms:
                 yield Case(
                     name=f"engine.{engine.name}.{Path(graph.file).stem}", group="engine",
-                    what=f"{engine.name} with {graph.file} in f32, beside the bare library", slices=0,
-                    make=_engine(engine.name, graph.file),
+                    what=f"{engine.name} with {graph.file}, beside the bare library", slices=0,
+                    make=_engine(engine.name, graph),
                 )  # fmt: skip
 
 
@@ -285,19 +295,16 @@ def _served(folder: Path, settings: Settings) -> Ready:
     return Ready(calls={"": lambda: served.session.run(inputs)}, fresh=fresh, bytes_moved=inputs["image"].nbytes)
 
 
-def _engine(name: str, file: str) -> Callable[[Path, Settings], Ready]:
+def _engine(name: str, graph: Graph) -> Callable[[Path, Settings], Ready]:
     def make(folder: Path, settings: Settings) -> Ready:
-        from edgehem.backends import choose
+        from edgehem.backends import F16, F32, Options, choose
         from edgehem.benchmarks.latency import bare
-        from edgehem.bundle import find
+        from edgehem.bundle import HALF_FORMS, find
 
+        half = graph.form in HALF_FORMS
         bundle = find(settings.bundle)
-        found = [graph for graph in bundle.manifest.graphs if graph.file == file]
-        if not found:
-            raise LookupError(f"the bundle has no {file}")
-        content = bundle.read(found[0])
-        session = choose(name).open(content)
-        inputs, fresh = _tensor(bundle, "float32")
+        session = choose(name).open(bundle.read(graph), Options(arithmetic=F16 if half else F32))
+        inputs, fresh = _tensor(bundle, "float16" if half else bundle.manifest.preprocess.dtype)
         calls: dict[str, Call] = {"": lambda: session.run(inputs)}
         if (direct := bare.under(session)) is not None:
             bare.agree(session.run(inputs), direct(inputs))

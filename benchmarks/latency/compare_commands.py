@@ -12,25 +12,12 @@ from edgehem.durable import write_whole
 from edgehem.errors import UsageError
 
 
-def compare_files(
-    base: Path,
-    new: Path,
-    *,
-    allow_different: bool = False,
-    strict: bool = False,
-    json_file: Path | None = None,
-    html: Path | None = None,
-    limits: Path | None = None,
-    tell: Callable[[str], None] = lambda text: None,
-) -> int:
+def compare_files(base: Path, new: Path, **how: Any) -> int:
     """Compare two files of results: of schema ``edgehem.latency/1``, or of ``pytest --benchmark-json``.
 
-    See :func:`compare`; UsageError too if a file cannot be read.
+    See :func:`compare`, also for what else is told; UsageError too if a file cannot be read.
     """
-    return compare(
-        reading.read(base), reading.read(new), allow_different=allow_different, strict=strict, json_file=json_file,
-        html=html, limits=limits, tell=tell,
-    )  # fmt: skip
+    return compare(reading.read(base), reading.read(new), **how)
 
 
 def compare(
@@ -80,17 +67,6 @@ def compare(
     if html is not None:
         _write("--html", html, page.comparison(told, before, after))
     return verdict.exit_code(told, strict=strict)
-
-
-def show(file: Path, html: Path) -> None:
-    """Write the page of one result.
-
-    Raises
-    ------
-    UsageError
-        If the result cannot be read, or the page not written.
-    """
-    _write("--html", html, page.result(reading.read(file)))
 
 
 def remember(result: dict[str, Any], path: Path) -> None:

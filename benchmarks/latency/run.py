@@ -178,7 +178,7 @@ def measure_arms(arms: Sequence[Arm], settings: Settings, *, say: Say = lambda l
             "served": greeting["served"],
             "settings": {"rounds": settings.rounds, "warm_up": WARM_UP, "seed": settings.seed},
             "rates": rates,
-            "cases": [{**row, "floor_ms": floors.floor_ms(row, rates)} for row in rows[index]],
+            "cases": [{**row, "floor_ms": floors.floor_ms(row, rates, greeting["system"])} for row in rows[index]],
             "passed_over": passed[index],
             "unmeasured": unmeasured[index],
         })  # fmt: skip

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from edgehem.benchmarks.child import serve
+from edgehem.errors import EdgehemError
 
 PROTOCOL = 1
 INJECTED = "EDGEHEM_BENCH_SLOWER"
@@ -40,19 +41,21 @@ class Worker:
         """Who is here, and what it can measure."""
         from edgehem.benchmarks import environment
         from edgehem.benchmarks.latency.cases import cases
+        from edgehem.bundle import find
 
         known = [
             {
                 "name": case.name, "group": case.group, "what": case.what, "slices": case.slices,
                 "compressed": case.compressed, "share": case.share,
             }
-            for case in cases()
+            for case in cases(message["bundle"])
         ]  # fmt: skip
         return {
             "protocol": PROTOCOL,
             "edgehem": environment.version("edgehem"),
             "environment": environment.describe(),
             "served": self._served(message),
+            "system": find(message["bundle"]).manifest.system,
             "cases": known,
         }
 
@@ -76,7 +79,7 @@ class Worker:
         """Make a case ready and warm it up."""
         from edgehem.benchmarks.latency.cases import Settings, cases
 
-        case = next(case for case in cases() if case.name == message["case"])
+        case = next(case for case in cases(message["bundle"]) if case.name == message["case"])
         settings = Settings(
             bundle=message["bundle"], backend=message["backend"], precision=message["precision"]
         )  # fmt: skip
@@ -85,7 +88,7 @@ class Worker:
         self._rng = np.random.default_rng(message["seed"])
         try:
             self._ready = case.make(Path(message["folder"]), settings)
-        except LookupError as error:
+        except (LookupError, EdgehemError) as error:
             return {"passed_over": str(error.args[0] if error.args else error)}
         warm = [self._round({})["ms"][""] for _ in range(message["warm_up"])]
         gc.collect()

@@ -23,6 +23,9 @@ F32, TF32, BF16, F16 = "f32", "tf32", "bf16", "f16"
 OPEN_S = 60.0
 """An engine that has not compiled a graph for a CPU by then never will: what was seen takes 0.1 to 2 s, or hangs."""
 
+BUILD_S = 1800.0
+"""To build one plan for a GPU. Minutes are usual on a Jetson."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Build:

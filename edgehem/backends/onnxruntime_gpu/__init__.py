@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from edgehem import state
-from edgehem.backends import DEFAULT, F16, F32, OPEN_S, TF32, Build, Options
+from edgehem.backends import BUILD_S, DEFAULT, F16, F32, OPEN_S, TF32, Build, Options
 from edgehem.backends.onnxruntime_gpu import runtime
 from edgehem.backends.onnxruntime_gpu.graph import Facts, facts
 from edgehem.backends.onnxruntime_gpu.runtime import CPU, CUDA, PROBE, TENSORRT, Providers
@@ -30,10 +30,6 @@ from edgehem.plans import BUNDLE, GRAPH, MOST_PLAN_BYTES, PlanStore
 
 __all__ = ["OnnxRuntimeCuda", "OnnxRuntimeGpuSession", "OnnxRuntimeTensorRt", "OnnxRuntimeTensorRtRtx"]
 
-BUILD_S = 1800.0
-"""For one plan, as :data:`edgehem.backends.tensorrt.BUILD_S`."""
-TF32_FROM = (8, 0)
-"""TensorFloat-32 is in every GPU from Ampere on (CUDA C++ Programming Guide, compute capability 8.0)."""
 TF32_OVERRIDE = "NVIDIA_TF32_OVERRIDE"
 """At 0, no NVIDIA library uses TensorFloat-32. They read it when they are loaded."""
 TOO_FEW = "1000000"
@@ -120,8 +116,9 @@ class _Compiling(ABC):
         """
         if _tf32_is_off():
             return (F32,)
-        major, minor = (int(part) for part in _gpu()["compute capability"].split("."))
-        return (TF32,) if (major, minor) >= TF32_FROM else (F32,)
+        from edgehem.gpu import has_tf32
+
+        return (TF32,) if has_tf32(_gpu()) else (F32,)
 
     def open(self, graph: bytes, options: Options = DEFAULT) -> OnnxRuntimeGpuSession:
         """Load the graph's qualified plan; with leave to build, make a new one.

@@ -10,9 +10,9 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import count
 
-_VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
-_MOST_VARINT_BYTES = 10
+from edgehem.onnx_wire import MalformedError, fields
 
 _MODEL, _FUNCTION, _GRAPH, _NODE, _ATTRIBUTE, _TENSOR, _VALUE, _TYPE, _TENSOR_TYPE = range(9)
 _INSIDE = {
@@ -27,6 +27,8 @@ _INSIDE = {
 _OPERATOR, _NODE_ATTRIBUTE = 4, 5
 _ATTRIBUTE_NAME, _ATTRIBUTE_NUMBER = 1, 3
 _DATA_TYPE = {_TENSOR: 2, _TENSOR_TYPE: 1}
+_EVERY = range(1, 2**29)
+"""Field numbers there can be."""
 _FLOAT16 = 10
 """onnx.TensorProto.FLOAT16."""
 
@@ -61,7 +63,7 @@ def facts(graph: bytes) -> Facts:
     """Read a serialised ModelProto. Of one that is damaged, what comes before the damage: an engine refuses it."""
     found = Facts()
     open_messages = [(_MODEL, 0, len(graph))]
-    with contextlib.suppress(ValueError, IndexError):
+    with contextlib.suppress(MalformedError):
         while open_messages:
             kind, start, stop = open_messages.pop()
             if kind == _NODE:
@@ -99,30 +101,5 @@ def _node(graph: bytes, start: int, stop: int, found: Facts) -> list[tuple[int, 
 
 
 def _fields(data: bytes, at: int, stop: int) -> Iterator[tuple[int, int, int]]:
-    """Number, value or first byte, and end of each field. Raises ValueError or IndexError where there is none."""
-    while at < stop:
-        tag, at = _varint(data, at)
-        wire = tag & 7
-        if wire == _VARINT:
-            value, at = _varint(data, at)
-        elif wire == _LENGTH:
-            size, value = _varint(data, at)
-            at = value + size
-        elif wire in (_FIXED32, _FIXED64):
-            value, at = at, at + (4 if wire == _FIXED32 else 8)
-        else:
-            raise ValueError(f"wire type {wire}")
-        if at > stop:
-            raise ValueError("a field leaves what it lies in")
-        yield tag >> 3, value, at
-
-
-def _varint(data: bytes, at: int) -> tuple[int, int]:
-    """A number in groups of seven bits, lowest first, and where it ends."""
-    value = 0
-    for place in range(_MOST_VARINT_BYTES):
-        byte = data[at + place]
-        value |= (byte & 127) << 7 * place
-        if byte < 128:
-            return value, at + place + 1
-    raise ValueError("a number does not end")
+    """Number, value or first byte, and end of each field. Raises MalformedError."""
+    return ((number, value, end) for number, _, value, end in fields(data, at, stop, _EVERY, count(1)))

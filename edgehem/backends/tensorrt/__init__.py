@@ -11,27 +11,26 @@ import hashlib
 import logging
 from importlib import metadata
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from edgehem import gpu, state
-from edgehem.backends import DEFAULT, F16, F32, TF32, Options
-from edgehem.backends.lane import Lane, lane
-from edgehem.backends.tensorrt.api import TensorRtApi, load
-from edgehem.backends.tensorrt.build import Built, build_plan
-from edgehem.backends.tensorrt.session import TensorRtSession
+from edgehem import state
+from edgehem.backends import BUILD_S, DEFAULT, F16, F32, TF32, Options
 from edgehem.errors import BackendError, PlanError
-from edgehem.kernels.errors import KernelError
 from edgehem.plans import BUNDLE, GRAPH, PlanStore
 
-__all__ = ["TensorRt", "TensorRtDla", "TensorRtSession"]
+# What works on a GPU is imported where one is to be used: every start of edgehem asks this module for a version.
+if TYPE_CHECKING:
+    from edgehem.backends.lane import Lane
+    from edgehem.backends.tensorrt.api import TensorRtApi
+    from edgehem.backends.tensorrt.build import Built
+    from edgehem.backends.tensorrt.session import TensorRtSession
+
+__all__ = ["TensorRt", "TensorRtDla"]
 
 _log = logging.getLogger(__name__)
 
 DISTRIBUTIONS = ("tensorrt", "tensorrt-cu12", "tensorrt-cu13")
 """Packages that install the module ``tensorrt``; JetPack's has none."""
-BUILD_S = 1800.0
-"""For one plan. Minutes are usual on a Jetson."""
-TF32_FROM = (8, 0)
-"""TensorFloat-32 is in every GPU from Ampere on (CUDA C++ Programming Guide, compute capability 8.0)."""
 MOST_TIMING_BYTES = 2**28
 MOST_TIMINGS = 4
 
@@ -49,15 +48,19 @@ class TensorRt:
 
     def missing(self) -> str:
         """Empty when there is a TensorRT that edgehem knows, pycuda, a device, and its kernels."""
+        from edgehem.backends.tensorrt.api import load
+
         try:
             load()
-            lane(self.ordinal)
+            self._lane()
         except BackendError as error:
             return str(error)
         return ""
 
     def look(self) -> str:
         """The same without opening the device: nothing is compiled, allocated or written, and the kernels may lack."""
+        from edgehem.backends.tensorrt.api import load
+
         try:
             load()
             self._gpu()
@@ -81,8 +84,9 @@ class TensorRt:
         ------
         BackendError
         """
-        major, minor = (int(part) for part in self._gpu()["compute capability"].split("."))
-        return (F32, TF32) if (major, minor) >= TF32_FROM else (F32,)
+        from edgehem.gpu import has_tf32
+
+        return (F32, TF32) if has_tf32(self._gpu()) else (F32,)
 
     def open(self, graph: bytes, options: Options = DEFAULT) -> TensorRtSession:
         """Load the graph's qualified plan; with leave to build, make a new one.
@@ -95,11 +99,14 @@ class TensorRt:
             If TensorRT is missing, or refuses the graph or the plan.
         BackendMemoryError, DeviceLostError
         """
+        from edgehem.backends.tensorrt.api import load
+        from edgehem.backends.tensorrt.session import TensorRtSession
+
         if not options.optimise:
             raise BackendError("TensorRT cannot run a graph without optimising it")
         if options.arithmetic != F16 and options.arithmetic not in (can := self.arithmetics()):
             raise BackendError(f"TensorRT computes in {', '.join(can)} on this GPU, not in {options.arithmetic}")
-        api, here = load(), lane(self.ordinal)
+        api, here = load(), self._lane()
         key = self._key(api, graph, options)
         store = None if options.cache is None else PlanStore(options.cache)
         if options.build is not None:
@@ -118,6 +125,9 @@ class TensorRt:
         key: dict[str, str],
         store: PlanStore | None,
     ) -> TensorRtSession:
+        from edgehem.backends.tensorrt.build import build_plan
+        from edgehem.backends.tensorrt.session import TensorRtSession
+
         build = options.build
         assert build is not None
         timing = _Timing(options.cache, key)
@@ -143,7 +153,15 @@ class TensorRt:
                 raise
         return session
 
+    def _lane(self) -> Lane:
+        from edgehem.backends.lane import lane
+
+        return lane(self.ordinal)
+
     def _gpu(self) -> dict[str, str]:
+        from edgehem import gpu
+        from edgehem.kernels.errors import KernelError
+
         try:
             return gpu.key_parts(self.ordinal)
         except KernelError as error:
