@@ -41,7 +41,8 @@ test:
 test-export:
 	$(PYTHON) -m pytest -m torch
 	$(PYTHON) -m pytest -m tensorrt
-	$(PYTHON) -m pytest -m "not torch" tests/test_backends.py tests/test_compile.py tests/test_device.py
+	$(PYTHON) -m pytest -m "not torch" tests/test_backends.py tests/test_compile.py tests/test_device.py \
+		tests/test_latency_compare.py
 
 # Everything that a machine with an NVIDIA GPU can show, into benchmarks/results/.
 gpu:

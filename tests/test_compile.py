@@ -379,7 +379,7 @@ def test_a_child_that_hangs_is_ended_with_all_it_started(
     monkeypatch.setenv("NOTE", str(note))
     with Trial(fakes.FakeWithHelper()) as trial, pytest.raises(BackendError, match="compiling took longer than 5 s"):
         trial.open(SUM, Options(), patience_s=5)
-    # It was sent a signal that it cannot refuse, and nobody here can wait for it: a busy machine lets it go on a moment.
+    # It was sent a signal that it cannot refuse, but a busy machine lets it go on for a moment.
     patience = time.monotonic() + 60
     while _runs(int(note.read_text())):
         assert time.monotonic() < patience, "what the child started is still running"

@@ -6,6 +6,7 @@ No time is measured here.
 from __future__ import annotations
 
 import json
+import re
 import runpy
 import subprocess
 import sys
@@ -18,6 +19,8 @@ import pytest
 from scipy import stats
 
 from edgehem.benchmarks.latency import blocks, compare_commands, reading, replay, report_compare, thresholds, verdict
+from edgehem.benchmarks.latency.cases import cases
+from edgehem.benchmarks.latency.run import ROUNDS
 from edgehem.benchmarks.latency.thresholds import Exemption, Thresholds
 from edgehem.errors import UsageError
 
@@ -469,6 +472,19 @@ def test_a_file_that_pytest_benchmark_wrote(tmp_path: Path, save: bool) -> None:
     assert [len(each["samples_ms"]) for each in found["cases"]] == [25 if save else 0]
     assert found["cases"][0]["p50_ms"] == pytest.approx(1000 * content["benchmarks"][0]["stats"]["median"])
     assert found["environment"]["cpu"] == content["machine_info"]["cpu"].get("brand_raw")
+
+
+def test_the_suite_of_pytest_benchmark_has_the_cases_of_edgehem_bench(tmp_path: Path) -> None:
+    """By the same names; one of them is measured, and its file compares."""
+    pytest.importorskip("pytest_benchmark")
+    suite, file = Path(__file__).parent.parent / "benchmarks" / "suite" / "test_latency.py", tmp_path / "out.json"
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", str(suite), "-q"]
+    listed = subprocess.run([*command, "--collect-only"], check=True, capture_output=True, text=True).stdout
+    assert re.findall(r"test_case\[(.+)\]$", listed, re.M) == [case.name for case in cases()]
+    options = [f"--benchmark-json={file}", "--benchmark-save-data"]
+    subprocess.run([*command[:-2], f"{suite}::test_case[stage.report/40]", *options], check=True, capture_output=True)
+    found = only(reading.read(file))
+    assert found["name"] == "stage.report/40" and found["group"] == "stage" and len(found["samples_ms"]) == ROUNDS
 
 
 # The gate itself

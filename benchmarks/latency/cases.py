@@ -416,5 +416,6 @@ def _first(folder: Path, settings: Settings) -> Ready:
 
 
 def _environment() -> dict[str, str]:
-    """The child imports what this process imports."""
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry)}
+    """The child imports what this process imports, and keeps its bytecode, as an installed package has its own."""
+    kept = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    return {**kept, "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry)}

@@ -20,6 +20,7 @@ import edgehem
 from edgehem.benchmarks import environment
 from edgehem.benchmarks.child import Child
 from edgehem.benchmarks.latency import floors
+from edgehem.benchmarks.latency.studies import study
 from edgehem.benchmarks.latency.verdict import YARDSTICK
 from edgehem.benchmarks.latency.worker import PROTOCOL
 from edgehem.errors import UsageError
@@ -32,7 +33,6 @@ QUICK_MS, TURNS = 40.0, 4
 """Where installs are compared, a round of a case shorter than this is the quickest of so many turns."""
 NOT_ALONE = "the other install cannot run it"
 PERCENTILES = (50, 90, 95, 99)
-THIN_FROM = 100
 
 Say = Callable[[str], None]
 
@@ -153,7 +153,7 @@ def measure_arms(arms: Sequence[Arm], settings: Settings, *, say: Say = lambda l
         for number, name in enumerate(wanted):
             case = known[0][name]
             say(f"case {number + 1} of {len(wanted)}: {name}")
-            folder = _study(Path(scratch), case["slices"], case["compressed"])
+            folder = study(Path(scratch), case["slices"], case["compressed"])
             found = _measured(arms, case, str(folder), settings, bundle, rng)
             for index, measured in enumerate(found):
                 if not isinstance(measured, str):
@@ -249,36 +249,6 @@ def _wanted(names: Sequence[str], patterns: Sequence[str]) -> list[str]:
         if not any(fnmatch.fnmatchcase(name, pattern) for name in names):
             raise UsageError(f"no case is called {pattern!r}; known: {', '.join(names)}")
     return found
-
-
-def _study(scratch: Path, slices: int, compressed: bool) -> Path:
-    """The folder of a bleeding phantom of so many 512 × 512 slices, made once; an empty one for none."""
-    folder = scratch / f"{slices}{'-rle' if compressed else ''}"
-    if folder.exists():
-        return folder / "dicom"
-    if not slices:
-        (folder / "dicom").mkdir(parents=True)
-        return folder / "dicom"
-    from edgehem.phantom import Bleed, Protocol, write_study
-
-    # A helical scan in thin slices has no gantry tilt.
-    protocol = Protocol(slices=slices, tilt_deg=0.0 if slices >= THIN_FROM else 15.0, variable_spacing=False)
-    bleeds = (Bleed(subtype="intraparenchymal", ml=25.0),)
-    write_study(folder, seed=11, bleeds=bleeds, protocol=protocol)
-    if compressed:
-        for path in (folder / "dicom").iterdir():
-            _compress(path)
-    return folder / "dicom"
-
-
-def _compress(path: Path) -> None:
-    """Rewrite a file in RLE lossless, which pydicom itself can write."""
-    import pydicom
-    from pydicom.uid import RLELossless
-
-    ds = pydicom.dcmread(path)
-    ds.compress(RLELossless, generate_instance_uid=False)
-    ds.save_as(path)
 
 
 def _revision() -> str:

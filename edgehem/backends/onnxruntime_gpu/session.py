@@ -40,6 +40,8 @@ def settings_for(module: Any, options: Options, level: Any) -> Any:
     # Where an operator has a kernel that adds up in a fixed order, it is taken.
     settings.use_deterministic_compute = True
     settings.log_severity_level = FATAL
+    # As in edgehem.backends.onnxruntime: threads of what runs on the CPU give it back when a run has ended.
+    settings.add_session_config_entry("session.force_spinning_stop", "1")
     settings.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     return settings
 
