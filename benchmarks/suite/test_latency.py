@@ -56,7 +56,7 @@ def test_case(benchmark: BenchmarkFixture, case: Case, scratch: Path) -> None:
     benchmark.name, benchmark.group = case.name, case.group
     CLOCK.told = 0.0 if ready.own_clock else None
     try:
-        benchmark.pedantic(
+        benchmark.pedantic(  # type: ignore[no-untyped-call]
             told if ready.own_clock else call,
             setup=lambda: ready.fresh(rng),
             rounds=max(FEWEST, round(ROUNDS * case.share)),
