@@ -15,6 +15,10 @@ from typing import Any
 import edgehem
 from edgehem.errors import EdgehemError
 
+QUIET_S = 0.1
+"""A pause between turns of processes: some libraries' threads spin for 50 ms and more after their work, on the
+processors of the next one."""
+
 
 class ChildError(EdgehemError, RuntimeError):
     """A process that measures ended, or failed at what it was asked for."""

@@ -254,7 +254,10 @@ def add_bench_replay(parser: argparse.ArgumentParser) -> None:
         "--slowed", metavar="CASE", default="stage.decode/40", help="the case made slower (%(default)s)"
     )
     parser.add_argument("--share", type=_length, default=0.1, help="by how much (%(default)s)")
-    parser.add_argument("--record", metavar="N", type=_positive, default=400, help="rounds recorded (%(default)s)")
+    parser.add_argument("--record", metavar="N", type=_positive, default=240, help="rounds recorded (%(default)s)")
+    parser.add_argument(
+        "--recording", metavar="FILE", type=Path, help="keep the recording there; or, if it is there, replay that one"
+    )
     parser.add_argument("--json", metavar="FILE", type=Path, help="also write the counts there")
 
 

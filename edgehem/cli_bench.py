@@ -166,14 +166,21 @@ def replay(arguments: argparse.Namespace) -> int:
     """``edgehem bench replay``: how often a comparison is right, on this machine, where the answer is known."""
     ask_for_file("--json", arguments.json)
     import json
+    from dataclasses import replace
 
     from edgehem.benchmarks.latency import replay as replays
     from edgehem.benchmarks.latency import run
 
-    settings = _measuring(arguments, run.AB_ROUNDS)
-    result = replays.recorded(
-        settings, slowed=arguments.slowed, share=arguments.share, record=arguments.record, say=say
-    )
+    settings, kept = _measuring(arguments, run.AB_ROUNDS), arguments.recording
+    if kept is not None and kept.exists():
+        recording = replays.read_recording(kept)
+    else:
+        ask_for_file("--recording", kept)
+        lasting = replace(settings, rounds=arguments.record)
+        recording = replays.record(lasting, slowed=arguments.slowed, share=arguments.share, say=say)
+        leave((kept, lambda: json.dumps(recording) + "\n"))
+    say("replaying")
+    result = replays.counted(recording, rounds=settings.rounds, seed=settings.seed)
     print(replays.render(result), flush=True)
     leave((arguments.json, lambda: json.dumps(result) + "\n"))
     return 0

@@ -144,10 +144,17 @@ def test_the_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
 def test_a_recording_is_replayed(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     """Counts of comparisons whose answer is known; how many are right depends on the machine."""
     line = ["bench", "replay", "stage.report/40", "--slowed", "stage.decide/40", "--share", "3"]
-    assert cli.main([*line, "--rounds", "20", "--record", "24", "--json", str(tmp_path / "r.json")]) == 0
+    kept = ["--recording", str(tmp_path / "kept.json"), "--json", str(tmp_path / "r.json")]
+    assert cli.main([*line, "--rounds", "20", "--record", "24", *kept]) == 0
     assert "stage.decide/40 slower by 300%" in capsys.readouterr().out
     told = json.loads((tmp_path / "r.json").read_text())
     assert told["cases"] == 2 and told["slowed"]["comparisons"] == 100 and told["same"]["comparisons"] == 200
+    # Kept, it is replayed without measuring again.
+    assert cli.main(["bench", "replay", "--rounds", "20", *kept]) == 0
+    assert json.loads((tmp_path / "r.json").read_text()) == told
+    (tmp_path / "kept.json").write_text("{}")
+    assert cli.main(["bench", "replay", *kept]) == cli.EXIT_USAGE
+    assert "no recording" in capsys.readouterr().err
 
 
 def test_a_case_that_cannot_be_made_ready_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

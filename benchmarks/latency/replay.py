@@ -10,10 +10,12 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from edgehem import strict_json
 from edgehem.benchmarks.latency import thresholds
 from edgehem.benchmarks.latency.reading import checked
 from edgehem.benchmarks.latency.run import Arm, Say, Settings, measure_arms
@@ -23,7 +25,7 @@ from edgehem.benchmarks.latency.worker import INJECTED
 from edgehem.errors import UsageError
 from edgehem.intervals import wilson
 
-SCHEMA = "edgehem.latency-replay/1"
+SCHEMA, RECORDING = "edgehem.latency-replay/1", "edgehem.latency-recording/1"
 MOST_FALSE_ALARMS, LEAST_FOUND = 0.05, 0.90
 SAME_DRAWS, SLOWED_DRAWS = 200, 100
 FAMILY = ("stage.*/40", "engine.served", "whole.warm/40")
@@ -106,31 +108,57 @@ def replay(
     }
 
 
-def recorded(
-    settings: Settings, *, slowed: str, share: float, record: int, say: Say = lambda line: None
-) -> dict[str, Any]:
-    """Record three arms of this install, one of them slowed in one case, and replay comparisons of them.
+def record(settings: Settings, *, slowed: str, share: float, say: Say = lambda line: None) -> dict[str, Any]:
+    """Measure three arms of this install side by side, one of them slowed in one case.
 
     Parameters
     ----------
     settings : Settings
-        Whose rounds are those of a comparison; without cases, those of :data:`FAMILY`.
+        Without cases, those of :data:`FAMILY`.
     slowed : str
         Case that the third arm takes longer for, by `share`, by waiting in its timed part.
-    record : int
-        Rounds to record.
 
     Returns
     -------
     dict
-        As :func:`replay`, with ``environment`` and ``load``.
+        Plain values (schema ``edgehem.latency-recording/1``).
     """
     family = tuple(dict.fromkeys((*(settings.cases or FAMILY), slowed)))
     arms = [Arm(name="base"), Arm(name="same"), Arm(name="slowed", variables=((INJECTED, f"{slowed}={share}"),))]
-    *same, slow = measure_arms(arms, replace(settings, cases=family, rounds=record), say=say)
-    say("replaying")
-    told = replay(same, [slow], slowed, rounds=settings.rounds, seed=settings.seed)
-    return {**told, "share": share, "environment": slow["environment"], "load": slow["load"]}
+    *same, slow = measure_arms(arms, replace(settings, cases=family), say=say)
+    return {"schema": RECORDING, "slowed": slowed, "share": share, "same": same, "slow": slow}
+
+
+def read_recording(path: Path) -> dict[str, Any]:
+    """A recording from a file.
+
+    Raises
+    ------
+    UsageError
+        If it cannot be read, or is none.
+    """
+    try:
+        content = strict_json.decode(path.read_bytes(), dict[str, Any])
+    except OSError as error:
+        raise UsageError(f"{path.name} cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise UsageError(f"{path.name} is no recording: {error}") from error
+    if content.get("schema") != RECORDING or not {"slowed", "share", "same", "slow"} <= set(content):
+        raise UsageError(f"{path.name} is no recording of schema {RECORDING}")
+    return content
+
+
+def counted(recording: Mapping[str, Any], *, rounds: int, seed: int = 0) -> dict[str, Any]:
+    """Replay comparisons of a recording.
+
+    Returns
+    -------
+    dict
+        As :func:`replay`, with ``share``, ``environment`` and ``load``.
+    """
+    slow = recording["slow"]
+    told = replay(recording["same"], [slow], recording["slowed"], rounds=rounds, seed=seed)
+    return {**told, "share": recording["share"], "environment": slow["environment"], "load": slow["load"]}
 
 
 def render(result: Mapping[str, Any]) -> str:

@@ -9,6 +9,7 @@ import secrets
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ import numpy as np
 
 import edgehem
 from edgehem.benchmarks import environment
-from edgehem.benchmarks.child import Child
+from edgehem.benchmarks.child import QUIET_S, Child
 from edgehem.benchmarks.latency import floors
 from edgehem.benchmarks.latency.studies import study
 from edgehem.benchmarks.latency.verdict import YARDSTICK
@@ -216,6 +217,8 @@ def _measured(
             quick = len(arms) > 1 and max(reply["about_ms"] for reply in prepared) < QUICK_MS
             for _ in chunk:
                 for index in rng.permutation(len(arms)):
+                    if len(arms) > 1 and not quick:
+                        time.sleep(QUIET_S)
                     for name, ms in workers[index].ask(do="round", turns=TURNS if quick else 1)["ms"].items():
                         taken[index].setdefault(name, []).append(ms)
             ends = [worker.ask(do="end") for worker in workers]

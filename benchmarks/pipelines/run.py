@@ -24,7 +24,7 @@ import numpy as np
 
 from edgehem.benchmarks import environment, timing
 from edgehem.benchmarks.aims import Aim
-from edgehem.benchmarks.child import Child, ChildError
+from edgehem.benchmarks.child import QUIET_S, Child, ChildError
 from edgehem.benchmarks.pipelines import network as pipelines_network
 from edgehem.benchmarks.pipelines.agreement import CLOSE, FLOAT_DB, INT8_DB, SHARE, Expected, compared, written
 from edgehem.benchmarks.pipelines.contender import FLOOR, Choice, Contender, Job, Study
@@ -38,8 +38,6 @@ SCHEMA = "edgehem.bench.pipelines/1"
 ROUNDS, QUICK_ROUNDS = 15, 3
 OVERHEAD_ROUNDS, QUICK_OVERHEAD_ROUNDS = 40, 5
 SLICES, MATRIX, STUDIES = 40, 512, 3
-QUIET_S = 0.05
-"""Before every turn: threads of the process that had the last one stop to spin."""
 
 FASTER_DEFAULT = Aim(words="at least 6 x faster than torch + MONAI, default", library=DEFAULT, bound=6.0)
 FASTER_TUNED = Aim(words="at least 4 x faster than torch + MONAI, tuned", library=TUNED, bound=4.0)
