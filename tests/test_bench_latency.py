@@ -13,7 +13,7 @@ from edgehem import cli, cli_bench
 from edgehem.benchmarks.child import ChildError
 from edgehem.benchmarks.latency import floors, run, verdict, worker
 from edgehem.benchmarks.latency.bare import agree, under
-from edgehem.benchmarks.latency.cases import cases
+from edgehem.benchmarks.latency.cases import Case, Ready, cases
 from edgehem.benchmarks.latency.run import Arm, Settings, measure, measure_arms
 from edgehem.bundle import find
 from edgehem.errors import BackendError, UsageError
@@ -23,8 +23,8 @@ FEW = ("stage.read/28", "stage.decide/40")
 
 @pytest.fixture(scope="module")
 def both() -> list[dict]:
-    """The same install twice, one of them slowed down threefold in one case."""
-    arms = [Arm(name="base"), Arm(name="new", variables=((worker.INJECTED, "stage.read/28=2"),))]
+    """The same install twice."""
+    arms = [Arm(name="base"), Arm(name="new")]
     return measure_arms(arms, Settings(cases=FEW, rounds=7))
 
 
@@ -45,13 +45,40 @@ def test_two_installs_take_turns(both: list[dict]) -> None:
     assert base["served"]["engine"] in run.render(base)
 
 
-def test_what_is_slowed_down_is_found_by_name(both: list[dict]) -> None:
-    """A threefold slow-down is told from any noise; the other case is not in doubt for want of rounds alone."""
+def test_turns_of_two_installs_are_paired(both: list[dict]) -> None:
     base, new = both
-    slow, other = (one["p50_ms"] / two["p50_ms"] for one, two in zip(new["cases"], base["cases"], strict=True))
-    assert slow > 1.8 and slow > 1.3 * other
     told = verdict.compare(base, new)
     assert told["paired"] and {row["name"] for row in told["cases"]} == set(FEW)
+
+
+def test_a_case_that_is_slowed_waits_in_its_timed_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a clock of the test: the case moves it on by 1 ms, and waits for another 2 where it is slowed threefold."""
+    now = [0]
+
+    def read() -> int:
+        now[0] += 1_000
+        return now[0]
+
+    def work() -> None:
+        now[0] += 1_000_000
+
+    monkeypatch.setattr(worker.time, "perf_counter_ns", read)
+    monkeypatch.setattr(worker.gc, "disable", lambda: None)
+    monkeypatch.setattr(
+        "edgehem.benchmarks.latency.cases.cases",
+        lambda bundle: [
+            Case(name=name, group="stage", what="", slices=0, make=lambda folder, settings: Ready(calls={"": work}))
+            for name in ("slowed", "other")
+        ],
+    )
+    monkeypatch.setenv(worker.INJECTED, "slowed=2")
+    told = {"bundle": "", "backend": "auto", "precision": "auto", "folder": ".", "seed": 0, "warm_up": 1}
+    found = {}
+    for name in ("slowed", "other"):
+        asked = worker.Worker()
+        asked.answer({"do": "prepare", "case": name, **told})
+        found[name] = asked.answer({"do": "round"})["ms"][""]
+    assert found == pytest.approx({"slowed": 3.0, "other": 1.0}, abs=0.02)
 
 
 def test_a_pattern_that_fits_nothing_is_an_error() -> None:
