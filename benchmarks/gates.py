@@ -5,15 +5,13 @@ Counts, not times. They say how a gate behaves on the generator's heads; nothing
 
 from __future__ import annotations
 
-import multiprocessing
-import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from edgehem.benchmarks import environment
+from edgehem.benchmarks.processes import answers
 from edgehem.dicom.gates import pass_gates
 from edgehem.errors import Code, Refusal
 from edgehem.intervals import wilson
@@ -165,7 +163,7 @@ def run(
     """
     jobs = [(condition, FIRST_SEED + number) for condition in scans for number in range(heads)]
     counts: dict[str, Counter[str]] = {}
-    for done, found in enumerate(_answers(jobs, workers or usable_cpus()), start=1):
+    for done, found in enumerate(answers(judge, jobs, workers or usable_cpus()), start=1):
         for name, refused, codes in found:
             count = counts.setdefault(name, Counter())
             count["studies"] += 1
@@ -204,15 +202,6 @@ def _as_wanted(name: str, scans: Sequence[Condition], codes: tuple[str, ...]) ->
     """No code where none is wanted, else one of the wanted: others may stand beside it."""
     wanted = {code.value for code in _wanted(scans)[name]}
     return bool(wanted & set(codes)) if wanted else not codes
-
-
-def _answers(jobs: Sequence[tuple[Condition, int]], workers: int) -> Iterator[list[tuple[str, bool, tuple[str, ...]]]]:
-    if workers == 1:
-        yield from map(judge, jobs)
-        return
-    os.environ.setdefault("OMP_NUM_THREADS", "1")  # the children's matrix library, not ours
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-        yield from pool.map(judge, jobs)
 
 
 def render(result: dict[str, Any]) -> str:

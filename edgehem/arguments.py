@@ -12,7 +12,16 @@ BACKENDS = (
     "auto", "onnxruntime", "openvino", "tensorrt", "tensorrt-dla", "onnxruntime-cuda", "onnxruntime-tensorrt",
     "onnxruntime-tensorrt-rtx",
 )  # fmt: skip
-BENCHES = ("latency", "compare", "ab", "trend", "replay", "pipelines", "kernels", "intake", "engines", "gates")
+VERSIONS = ("1", "2")
+"""Of the phantom; the shipped bundle was trained on the first."""
+VARIANTS = ("planted", "null", "shifted")
+"""Of a cohort of patients."""
+STAGES = ("hyperacute", "acute", "early_subacute", "late_subacute", "chronic")
+"""Of blood in MR."""
+BENCHES = (
+    "latency", "compare", "ab", "trend", "replay", "pipelines", "kernels", "intake", "engines", "gates",
+    "realism",
+)  # fmt: skip
 """What ``edgehem bench`` measures or compares; anything else is a case of the first."""
 DEFAULT_BUNDLE = "hemorrhagenet"
 SUBTYPES = ("epidural", "intraparenchymal", "intraventricular", "subarachnoid", "subdural")
@@ -51,6 +60,10 @@ def add_phantom(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tilt", metavar="DEG", type=_angle, help="gantry tilt")
     parser.add_argument("--matrix", metavar="N", type=_positive, help="rows and columns of a slice")
     parser.add_argument("--cohort", metavar="N", type=_positive, help="write N drawn studies and their table.csv")
+    parser.add_argument("--version", choices=VERSIONS, default=VERSIONS[0], help="of the generator (%(default)s)")
+    parser.add_argument("--mr", action="store_true", help="MR of that head instead of CT: T2*, FLAIR, T1 and SWI")
+    parser.add_argument("--age", choices=STAGES, help="with --mr: how old the blood is")
+    parser.add_argument("--field", metavar="T", type=_length, help="with --mr: field strength (1.5 or 3)")
     parser.add_argument(
         "--variable-spacing", action="store_true", default=None, help="thin slices below, thick slices above"
     )
@@ -282,6 +295,47 @@ def add_bench_gates(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", metavar="FILE", type=Path, help="also write the counts there")
     parser.add_argument("--heads", metavar="N", type=_positive, help="under every condition (100; with --quick 4)")
     parser.add_argument("--quick", action="store_true", help="few heads")
+
+
+def add_bench_realism(parser: argparse.ArgumentParser) -> None:
+    """``edgehem bench realism``."""
+    parser.add_argument("studies", metavar="STUDY", nargs="*", type=Path, help="real head CT to compare with")
+    parser.add_argument("--phantoms", metavar="N", type=_positive, help="to measure (40; with --quick 4)")
+    parser.add_argument("--quick", action="store_true", help="few phantoms")
+    parser.add_argument("--version", choices=VERSIONS, default="2", help="of the phantom (%(default)s)")
+    parser.add_argument("--json", metavar="FILE", type=Path, help="also write the measurements there")
+    parser.add_argument("--markdown", metavar="FILE", type=Path, help="also write the table there")
+    parser.add_argument("--plot", metavar="FILE", type=Path, help="also write histogram and noise spectrum there (SVG)")
+    parser.add_argument("--sheet", metavar="FILE", type=Path, help="also write a contact sheet there (PNG)")
+    parser.add_argument("--bone", metavar="FILE", type=Path, help="the same in the bone window")
+
+
+def add_cohort(parser: argparse.ArgumentParser) -> None:
+    """``edgehem cohort``."""
+    parser.add_argument(
+        "name", metavar="NAME", nargs="?", default="list", help="which; list, or nothing, names them all"
+    )
+    parser.add_argument("out", metavar="OUT", nargs="?", type=Path, help="folder to write; must not exist, or be empty")
+    parser.add_argument(
+        "--patients", metavar="N", type=_positive, help="the cohort's own training and test set by default"
+    )
+    parser.add_argument("--seed", metavar="N", type=_natural, default=0, help="(%(default)s)")
+    parser.add_argument("--variant", choices=VARIANTS, default="planted", help="(%(default)s)")
+    parser.add_argument(
+        "--files", action=argparse.BooleanOptionalAction, default=False, help="images, waveforms and texts, too: slow"
+    )
+    parser.add_argument("--cases", action="store_true", help="a case.json for each patient, too")
+    parser.add_argument("--workers", metavar="N", type=_positive, help="processes (one for each processor)")
+
+
+def add_exam(parser: argparse.ArgumentParser) -> None:
+    """``edgehem exam``."""
+    parser.add_argument("cohorts", metavar="COHORT", nargs="*", help="all by default")
+    parser.add_argument("--quick", action="store_true", help="smaller draws, fewer repetitions")
+    parser.add_argument("--json", metavar="FILE", type=Path, help="also write every figure there")
+    parser.add_argument("--markdown", metavar="FILE", type=Path, help="also write a table for a page there")
+    parser.add_argument("--seed", metavar="N", type=_natural, default=0, help="(%(default)s)")
+    parser.add_argument("--workers", metavar="N", type=_positive, help="processes (one for each processor)")
 
 
 def _bleed(text: str) -> tuple[str, float]:

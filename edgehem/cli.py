@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgehem import arguments as takes
 from edgehem import cli_bench as bench
+from edgehem import cli_cohorts
 from edgehem.arguments import PICTURE_FILE, REPORT_FILE, RESULT_FILE
 from edgehem.console import progress, say, whole
 from edgehem.errors import BundleError, EdgehemError, MissingExtraError, Refusal, UsageError
@@ -97,6 +98,10 @@ def phantom(arguments: argparse.Namespace) -> int:
     """``edgehem phantom``: synthetic studies with a known truth."""
     if arguments.cohort is not None and arguments.bleed:
         raise UsageError("--bleed and --cohort exclude each other: a cohort draws its own bleeds")
+    if arguments.mr:
+        return _mr_phantom(arguments)
+    if arguments.age or arguments.field:
+        raise UsageError("--age and --field are of MR: they need --mr")
     from edgehem.machine import usable_cpus
     from edgehem.phantom import Bleed, Protocol, write_cohort, write_study
 
@@ -119,10 +124,30 @@ def phantom(arguments: argparse.Namespace) -> int:
     if arguments.cohort is not None:
         workers = usable_cpus()
         print(write_cohort(
-            arguments.out, arguments.cohort, seed=arguments.seed, protocol=protocol, workers=workers, progress=progress
+            arguments.out, arguments.cohort, seed=arguments.seed, protocol=protocol, version=arguments.version,
+            workers=workers, progress=progress,
         ))  # fmt: skip
         return EXIT_DONE
-    write_study(arguments.out, bleeds=bleeds, seed=arguments.seed, protocol=protocol)
+    write_study(arguments.out, bleeds=bleeds, seed=arguments.seed, protocol=protocol, version=arguments.version)
+    print(arguments.out / "dicom")
+    return EXIT_DONE
+
+
+def _mr_phantom(arguments: argparse.Namespace) -> int:
+    """MR of the head, and the hemorrhages, that the same seed gives in CT."""
+    of_ct = ("slices", "thickness", "tilt", "cohort", "variable_spacing", "intercept", "bits", "padding")
+    if asked := [name for name in of_ct if getattr(arguments, name) is not None]:
+        raise UsageError(f"--{asked[0].replace('_', '-')} is of CT: it cannot stand beside --mr")
+    from edgehem.phantom import Bleed, write_mr_study
+
+    try:
+        bleeds = tuple(Bleed(subtype=subtype, ml=volume) for subtype, volume in arguments.bleed)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    write_mr_study(
+        arguments.out, seed=arguments.seed, bleeds=bleeds, age=arguments.age, field_t=arguments.field,
+        version=arguments.version, **({"matrix": arguments.matrix} if arguments.matrix else {}),
+    )  # fmt: skip
     print(arguments.out / "dicom")
     return EXIT_DONE
 
@@ -281,6 +306,7 @@ def build_parser() -> argparse.ArgumentParser:
     takes.add_verify(command(verify, "Check every file of a bundle, and its signature, if it has one ([sign] extra)."))
     takes.add_compile(command(compile, "Measure every engine and precision here; keep the fastest that stays true."))
     bench.add(commands)
+    cli_cohorts.add(commands)
     sub = command(doctor, "Say what this machine can run, and why not the rest.")
     sub.add_argument("--json", action="store_true", help="print one JSON object instead of text")
     return parser

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
+import json
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from edgehem import arguments as takes
-from edgehem.console import ask_for_file, leave, progress, say
-from edgehem.errors import UsageError
+from edgehem.console import ask_for_file, leave, progress, say, whole
+from edgehem.errors import MissingExtraError, Refusal, UsageError
 
 HELP = "Measure speed on this machine."
 
@@ -31,6 +33,7 @@ def add(commands: Any) -> None:
         (takes.add_bench_engines, engines, "Every engine and precision of six networks ([export], [cpu])."),
         (takes.add_bench_pipelines, pipelines, "A folder to logits beside other pipelines ([export], [cpu])."),
         (takes.add_bench_gates, gates, "How often the intake's gates are right on phantoms: counts, not times."),
+        (takes.add_bench_realism, realism, "How like real head CT phantoms are: the same measurements on both."),
     ):
         sub = measured.add_parser(run.__name__, help=summary, description=summary)
         sub.set_defaults(run=run)
@@ -80,6 +83,38 @@ def gates(arguments: argparse.Namespace) -> int:
     return _tell(result, (arguments.json, commands.document))
 
 
+def realism(arguments: argparse.Namespace) -> int:
+    """``edgehem bench realism``: phantoms beside real head CT."""
+    for option in ("json", "markdown", "plot", "sheet", "bone"):
+        ask_for_file(f"--{option}", getattr(arguments, option))
+    if importlib.util.find_spec("scipy") is None:
+        raise MissingExtraError("edgehem bench realism", "bench")
+    from edgehem.benchmarks.realism import report, run, sheet
+    from edgehem.dicom.read import read_study
+
+    try:
+        real = [(f"real {number}", read_study(path).volume) for number, path in enumerate(arguments.studies, start=1)]
+    except Refusal as refusal:
+        raise UsageError(f"a study cannot be compared: {refusal.reason}") from refusal
+    for path, window in ((arguments.sheet, sheet.BRAIN), (arguments.bone, sheet.BONE)):
+        if path is not None:
+            with whole(path) as part:
+                sheet.draw([*real, *run.to_look_at(arguments.version)], window=window).save(part, format="PNG")
+    result = run.run(
+        [volume for _, volume in real],
+        phantoms=arguments.phantoms or (run.QUICK_PHANTOMS if arguments.quick else run.PHANTOMS),
+        version=arguments.version,
+        progress=progress,
+    )
+    print(report.render(result), end="", flush=True)
+    leave(
+        (arguments.json, lambda: json.dumps(result, allow_nan=False) + "\n"),
+        (arguments.markdown, lambda: report.markdown(result)),
+        (arguments.plot, lambda: report.drawing(result)),
+    )
+    return 0
+
+
 def engines(arguments: argparse.Namespace) -> int:
     """``edgehem bench engines``: every engine and precision of the same networks."""
     ask_for_file("--json", arguments.json)
@@ -111,8 +146,6 @@ def latency(arguments: argparse.Namespace) -> int:
     ask_for_file("--markdown", arguments.markdown)
     ask_for_file("--html", arguments.html)
     ask_for_file("--history", arguments.history)
-    import json
-
     from edgehem.benchmarks.latency import compare_commands, page, run
 
     result = run.measure(_measuring(arguments, run.ROUNDS), say=say)
@@ -139,8 +172,6 @@ def ab(arguments: argparse.Namespace) -> int:
     rules = _judging(arguments)
     if arguments.out is not None and not arguments.out.is_dir():
         raise UsageError("--out needs a folder that exists")
-    import json
-
     from edgehem.benchmarks.latency import compare_commands, run
 
     arms = [run.Arm.of("base", arguments.base), run.Arm.of("new", arguments.new)]
@@ -165,7 +196,6 @@ def trend(arguments: argparse.Namespace) -> int:
 def replay(arguments: argparse.Namespace) -> int:
     """``edgehem bench replay``: how often a comparison is right, on this machine, where the answer is known."""
     ask_for_file("--json", arguments.json)
-    import json
     from dataclasses import replace
 
     from edgehem.benchmarks.latency import replay as replays

@@ -3,10 +3,27 @@
 Nothing here comes from a patient, and nothing here is evidence about patients.
 """
 
-from edgehem.phantom.bleeds import SUBTYPES, Bleed
+from edgehem.phantom.bleeds import AGES, SIGNS, SITES, SUBTYPES, Bleed
 from edgehem.phantom.cases import LABELS, Case, Protocol, draw_bleeds, make_case
 from edgehem.phantom.files import write_cohort, write_study
+from edgehem.phantom.growth import make_pair
+from edgehem.phantom.mr import make_mr
+from edgehem.phantom.mr_files import write_mr_study
 
 __all__ = [
-    "LABELS", "SUBTYPES", "Bleed", "Case", "Protocol", "draw_bleeds", "make_case", "write_cohort", "write_study",
-]  # fmt: skip
+    "AGES",
+    "LABELS",
+    "SIGNS",
+    "SITES",
+    "SUBTYPES",
+    "Bleed",
+    "Case",
+    "Protocol",
+    "draw_bleeds",
+    "make_case",
+    "make_mr",
+    "make_pair",
+    "write_cohort",
+    "write_mr_study",
+    "write_study",
+]

@@ -11,12 +11,21 @@ import numpy as np
 import numpy.typing as npt
 
 from edgehem.phantom.brain import BrainPainter, Tissue
+from edgehem.phantom.cerebrum import Cerebrum
+from edgehem.phantom.face import AIR_HU, paint_face
 from edgehem.phantom.head import Head
+from edgehem.phantom.materials import Layers, blocks, scatter
 from edgehem.phantom.shapes import F32, SmoothField, blend, chain, ellipsoid, near, smoothstep, soft
+from edgehem.phantom.surgery import Surgery
 
-AIR_HU = -1000.0
 EXTENT_MM = ((-132.0, 108.0), (-124.0, 124.0), (-98.0, 98.0))
 """Z, Y, X range of the block around the isocentre."""
+MARROW = 0.7
+"""Share of marrow in the middle of the diploe and in spongy bone, the rest trabeculae (ours)."""
+PLANE_RATIO = 1.5
+"""Distance of planes over that of rows in version 2: slices are 2.5 mm and thicker, and average over planes anyway."""
+REFERENCE_MM = (66.5, 84.0, 76.0)
+"""Half width, half length and height of the head that version 2 is painted as; each head is a scaled copy of it."""
 SLAB = 6
 """Z planes evaluated at a time: small enough for the second-level cache, where NumPy is several times faster."""
 
@@ -33,12 +42,15 @@ class Anatomy:
     axes : three float32 arrays [Z], [Y], [X], mm
     tissue : Tissue
         Every voxel inside the skull with its head coordinates, depth and kind: what a hemorrhage is placed by.
+    materials : dict of str to float32 array [Z, Y, X], or None
+        Share 0..1 of every material of :data:`edgehem.phantom.materials.MATERIALS`, adding up to 1; when asked for.
     """
 
     head: Head
     hu: F32
     axes: tuple[F32, F32, F32]
     tissue: Tissue
+    materials: dict[str, F32] | None = None
 
     @property
     def voxel_ml(self) -> float:
@@ -56,7 +68,7 @@ def rotation(head: Head) -> npt.NDArray[np.float64]:
     return np.asarray(about_x @ about_y @ about_z)
 
 
-def synthesise(head: Head, voxel_mm: float = 1.0) -> Anatomy:
+def synthesise(head: Head, voxel_mm: float = 1.0, *, materials: bool = False) -> Anatomy:
     """Build a head.
 
     Parameters
@@ -64,17 +76,23 @@ def synthesise(head: Head, voxel_mm: float = 1.0) -> Anatomy:
     head : Head
     voxel_mm : float
         Edge of a voxel. Edges are antialiased over one voxel.
+    materials : bool
+        Keep the shares of all materials as well (twelve more blocks).
 
     Returns
     -------
     Anatomy
     """
-    z_axis, y_axis, x_axis = (np.arange(low, high, voxel_mm, dtype=np.float32) for low, high in EXTENT_MM)
+    steps = (voxel_mm if head.version == "1" else PLANE_RATIO * voxel_mm, voxel_mm, voxel_mm)
+    z_axis, y_axis, x_axis = (
+        np.arange(low, high, step, dtype=np.float32) for (low, high), step in zip(EXTENT_MM, steps, strict=True)
+    )
     axes = (z_axis, y_axis, x_axis)
     rng = np.random.default_rng([head.seed, 2])
     warps = [SmoothField(rng, axes, 45) for _ in range(3)]
-    outside = _Outside(head, rng, axes)
-    brain = BrainPainter(head, rng)
+    made = blocks((len(z_axis), len(y_axis), len(x_axis)), materials)
+    outside = _Outside(head, rng, axes, made)
+    brain: BrainPainter | Cerebrum = BrainPainter(head, rng) if head.version == "1" else Cerebrum(head, rng)
     to_head = rotation(head).T.astype(np.float32)
     offset = np.asarray(head.offset, np.float32)
     hu = np.empty((len(z_axis), len(y_axis), len(x_axis)), np.float32)
@@ -86,8 +104,29 @@ def synthesise(head: Head, voxel_mm: float = 1.0) -> Anatomy:
             (row[0] * sx + row[1] * sy + row[2] * sz) + head.asymmetry * warp.slab(start, stop)
             for row, warp in zip(to_head, warps, strict=True)
         )
+        if head.version != "1":
+            x, y, z = _shape(head, x, y, z)
         outside.paint(hu[start:stop], x, y, z, start, stop, brain)
-    return Anatomy(head=head, hu=hu, axes=axes, tissue=brain.tissue())
+    return Anatomy(head=head, hu=hu, axes=axes, tissue=brain.tissue(), materials=made)
+
+
+def _shape(head: Head, x: F32, y: F32, z: F32) -> tuple[F32, F32, F32]:
+    """Coordinates of the reference head for points of a head of version 2: size, index, and what is crooked."""
+    x, y, z = (
+        a * np.float32(reference / own)
+        for a, reference, own in zip(
+            (x, y, z), REFERENCE_MM, (head.half_width, head.half_length, head.height), strict=True
+        )
+    )
+    y = y - np.float32(head.plagiocephaly) * x
+    y = y + np.float32(0.10 * head.flat_occiput) * np.clip(y - 30, 0, None)
+    z = z - np.float32(head.towering / 80) * np.clip(z, 0, None) * y
+    return x, y, z
+
+
+def _length(x: F32, y: F32) -> F32:
+    """The hypotenuse, without the care of np.hypot for numbers near overflow, and ten times as fast."""
+    return np.asarray(np.sqrt(x * x + y * y), np.float32)
 
 
 def _ear_distance(x: F32, y: F32, z: F32) -> F32:
@@ -98,8 +137,10 @@ def _ear_distance(x: F32, y: F32, z: F32) -> F32:
 class _Outside:
     """Everything that is not inside the skull, and the surface that divides the two."""
 
-    def __init__(self, head: Head, rng: np.random.Generator, axes: tuple[F32, F32, F32]) -> None:
-        self.head = head
+    def __init__(
+        self, head: Head, rng: np.random.Generator, axes: tuple[F32, F32, F32], made: dict[str, F32] | None
+    ) -> None:
+        self.head, self.blocks, self.keep = head, made, made is not None
         self.thickness = SmoothField(rng, axes, 22)
         self.texture = SmoothField(rng, axes, 5)
         self.muscle = SmoothField(rng, axes, 9)
@@ -108,17 +149,27 @@ class _Outside:
         self.frontal_sinus = float(rng.uniform(0.3, 1.2))
         self.clinoid_mm = rng.uniform(2.0, 4.0, 2).tolist()
         self.bone_gain = rng.uniform(0.8, 1.1)
+        self.first = head.version == "1"
+        self.surgery = None if head.surgery is None else Surgery(head)
+        self.size, self.bounds = (head.half_width, head.half_length, head.height), (92, 116, 108)
+        # How much narrower the forehead is than the back (two terms), and how square the outline.
+        self.taper, self.square = (0.10, 0.0013), 0.28
+        if not self.first:
+            self.size, self.taper, self.square = REFERENCE_MM, (0.075, 0.0006), 0.36
+            self.bounds = (88, 114, 99)
+            self.frontal_sinus = max(head.frontal_sinus, 1e-3)  # of no size where there is none
+            self.bone_gain = float(self.bone_gain)
 
     def _vault(self, x: F32, y: F32, z: F32) -> tuple[F32, F32]:
         """Signed distance to the inner table of the vault, and the level (0 centre, 1 table)."""
-        head = self.head
+        half_width, half_length, above = self.size
         # Egg-shaped from above: widest behind the middle, narrower at the forehead.
-        width = head.half_width * (1 + 0.10 * np.tanh((y - 5) / 55) - 0.0013 * np.clip(-20 - y, 0, None))
-        height = np.where(z > 0, np.float32(head.height), np.float32(78))
-        u2, v2, w2 = (x / width) ** 2, (y / head.half_length) ** 2, (z / height) ** 2
+        width = half_width * (1 + self.taper[0] * np.tanh((y - 5) / 55) - self.taper[1] * np.clip(-20 - y, 0, None))
+        height = np.where(z > 0, np.float32(above), np.float32(78))
+        u2, v2, w2 = (x / width) ** 2, (y / half_length) ** 2, (z / height) ** 2
         round_level = np.sqrt(u2 + v2 + w2) + np.float32(1e-4)
         square_level = np.sqrt(np.sqrt(u2 * u2 + v2 * v2 + w2 * w2))
-        level = 0.72 * round_level + 0.28 * square_level
+        level = (1 - self.square) * round_level + self.square * square_level
         radius = np.sqrt(x * x + y * y + z * z) + np.float32(1e-3)
         a, b, c = x / radius, y / radius, z / radius
         h = self.harmonics
@@ -151,20 +202,23 @@ class _Outside:
         sella = np.where(y < -26, np.float32(-22), -33 + 0.10 * (np.clip(y, -26, -12) + 19) ** 2)
         clivus = -24 - 1.75 * np.clip(y + 9, 0, None)
         middle_line = np.where(y > -12, np.where(y < -8, np.float32(-24), clivus), sella)
-        central = np.exp(-((x / 13) ** 4)) * smoothstep(y, -42, -36) * (1 - smoothstep(y, 10, 16))
+        fourth = (x / 13) ** 4 if self.first else ((x / 13) ** 2) ** 2  # the latter is many times faster
+        central = np.exp(-fourth) * smoothstep(y, -42, -36) * (1 - smoothstep(y, 10, 16))
         floor = floor + (np.maximum(middle_line, floor - 30) - floor) * central
+        length = np.hypot if self.first else _length
         for sign, size in zip((-1, 1), self.clinoid_mm, strict=True):
-            floor = np.maximum(floor, -19 - 3 * np.hypot(x - sign * 11, y + 28) / size * 2)  # anterior clinoids
-            floor = np.maximum(floor, -21 - 3 * np.hypot(x - sign * 7, y + 10) / size * 2)  # posterior clinoids
+            floor = np.maximum(floor, -19 - 3 * length(x - sign * 11, y + 28) / size * 2)  # anterior clinoids
+            floor = np.maximum(floor, -21 - 3 * length(x - sign * 7, y + 10) / size * 2)  # posterior clinoids
         dense = np.maximum(central, np.exp(-(((y - petrous_line) / 9) ** 2)) * smoothstep(ax, 8, 16))
         return np.asarray(floor + self.head.base_shift, np.float32), np.asarray(dense, np.float32)
 
-    def paint(self, hu: F32, x: F32, y: F32, z: F32, start: int, stop: int, brain: BrainPainter) -> None:
+    def paint(self, hu: F32, x: F32, y: F32, z: F32, start: int, stop: int, brain: BrainPainter | Cerebrum) -> None:
         """Fill a slab of the block with Hounsfield units and hand the cavity's points to the brain."""
         head = self.head
         hu[:] = AIR_HU
         flat = hu.reshape(-1)
-        rough = (x / 92) ** 2 + (y / 116) ** 2 + (np.clip(z, 0, None) / 108) ** 2  # no head is larger than this
+        a, b, c = self.bounds  # no head is larger than this
+        rough = (x / a) ** 2 + (y / b) ** 2 + (np.clip(z, 0, None) / c) ** 2
         candidates = np.flatnonzero(rough.reshape(-1) < 1)
         if not candidates.size:
             return
@@ -177,21 +231,29 @@ class _Outside:
         thick = np.asarray(thick + crest + sinus, np.float32)
         scalp = head.scalp_mm * (1 + 0.25 * smoothstep(y, 40, 90) + 0.9 * smoothstep(np.abs(x), 50, 66) * (z < 25))
         skin = vault - (thick + scalp)
+        if head.hyperostosis_mm > 0:
+            # Hyperostosis frontalis interna: the inner table thickens in lumps, on both sides of the midline.
+            lumps = smoothstep(-y, 25, 55) * smoothstep(z, -5, 20) * smoothstep(np.abs(x), 5, 16)
+            lumps = head.hyperostosis_mm * lumps * (1 + 0.35 * self.muscle.slab(start, stop).reshape(-1)[candidates])
+            vault, thick = np.asarray(vault + lumps, np.float32), np.asarray(thick + lumps, np.float32)
         low = z < 30
         face = near(low, lambda x, y, z: np.maximum(ellipsoid(x, y, z, (0, -38, -62), (62, 56, 62)), z + 12), x, y, z)
-        neck = np.hypot(x / 1.12, y - 14 - 0.10 * np.clip(-60 - z, 0, None)) - 54
+        length = np.hypot if self.first else _length
+        neck = length(x / 1.12, y - 14 - 0.10 * np.clip(-60 - z, 0, None)) - 54
         lower = np.minimum(face, np.maximum(neck, z + 40))
         gap = np.clip(0.5 + 0.5 * (lower - skin) / 14, 0, 1)
         skin = lower + (skin - lower) * gap - 14 * gap * (1 - gap)
         nose = near(low, lambda x, y, z: chain(x, y, z, [(0, -92, -28, 4), (0, -104, -52, 9)]), x, y, z)
         ear = near(low, _ear_distance, x, y, z)
-        skin = np.minimum(np.minimum(skin, nose), ear)
+        skin = np.asarray(np.minimum(np.minimum(skin, nose), ear), np.float32)
 
         head_points = np.flatnonzero(skin < 1)
         if not head_points.size:
             return
         inside = candidates[head_points]
-        px, py, pz, pvault, plevel, pskin, pthick = (a[head_points] for a in (x, y, z, vault, level, skin, thick))
+        px, py, pz, pvault, plevel, pskin, pthick = (
+            np.asarray(a[head_points], np.float32) for a in (x, y, z, vault, level, skin, thick)
+        )
         pfloor, pdense = np.full(px.shape, -150, np.float32), np.zeros(px.shape, np.float32)
         based = np.flatnonzero(pz < 25)
         pfloor[based], pdense[based] = self._floor(px[based], py[based])
@@ -205,37 +267,19 @@ class _Outside:
         muscle_field = self.muscle.slab(start, stop).reshape(-1)[inside]
         cells = self.cells.slab(start, stop).reshape(-1)[inside]
 
-        # Scalp, face and neck: skin over fat with muscles.
-        value = np.where(pskin > -1.6, 15.0, -85.0).astype(np.float32)
-        # Muscle bundles parted by thin planes of fat.
-        muscle = smoothstep(np.abs(muscle_field), 0.05 + 0.25 * head.fat_fraction, 0.25 + 0.3 * head.fat_fraction)
-        muscle = muscle * smoothstep(-pskin, 2.5, 6 + 6 * head.fat_fraction)
-        temporal = soft(np.abs(np.abs(px) - 66 - 0.05 * pz) - 7, 3) * smoothstep(-py, -22, -5) * (pz < 25) * (pz > -45)
-        blend(value, 52 + 7 * texture, np.maximum(muscle * smoothstep(-pz, 0, 25), temporal * (pskin < -2.5)))
-
-        # Vault: two tables around the diploe. The outer surface follows the local thickness.
-        above = smoothstep(pz - pfloor, -14, -6)
-        through = pvault / pthick
-        diploe = np.exp(-(((through - 0.5) / 0.24) ** 2)) * smoothstep(pthick, 3.5, 7)
-        vault_hu = head.bone_hu * (1 - (0.58 + 0.12 * texture) * diploe)
-        bone = soft(np.maximum(np.maximum(-pvault, pvault - pthick), -pinner)) * above
-        blend(value, vault_hu, bone)
-
-        # Base: a plate under the floor, thick and dense along the petrous ridges and the clivus.
-        under = pfloor - pz
-        plate = 4 + 17 * pdense + 1.5 * texture
-        base = soft(np.maximum(np.maximum(-under * 0.75, (under - plate) * 0.75), pvault - pthick)) * (pinner > -1)
-        base_hu = self.bone_gain * (480 + 420 * pdense + 190 * texture + 330 * (under < 2.2))
-        blend(value, base_hu, base)
-        self._paint_face(value, px, py, pz, pvault, pthick, texture, cells)
-
-        # Skin surface towards air, then everything inside the cavity.
-        edge = soft(pskin)
-        value = AIR_HU + (value - AIR_HU) * edge
+        # What lies deep inside the skull is painted by the brain alone; version 1 paints beneath it as well.
+        shell = np.arange(len(inside)) if self.first else np.flatnonzero(pinner > -2)
+        layers, value = Layers.of(len(inside), self.keep), np.zeros(len(inside), np.float32)
+        columns = (px, py, pz, pvault, pskin, pthick, pinner, pfloor, pdense, texture, muscle_field, cells)
+        outer = layers.at(shell)
+        value[shell] = self._paint_around(outer, *(a[shell] for a in columns))
+        layers.put(shell, outer)
         cavity = np.flatnonzero(pinner < 1)
         if cavity.size:
             painted = value[cavity]
+            brain_layers = Layers.of(len(cavity), self.keep, "white")
             content = brain.paint(
+                brain_layers,
                 px[cavity],
                 py[cavity],
                 pz[cavity],
@@ -245,65 +289,67 @@ class _Outside:
                 texture[cavity],
                 start * hu[0].size + inside[cavity],
             )
-            blend(painted, content, soft(pinner[cavity]))
+            opened = soft(pinner[cavity])
+            blend(painted, content, opened)
+            layers.merge(cavity, brain_layers, opened)
             value[cavity] = painted
+        if self.surgery is not None:
+            self.surgery.catheter(value, px, py, pz)
         flat[inside] = value
+        scatter(self.blocks, start, inside, layers)
 
-    def _paint_face(self, value: F32, x: F32, y: F32, z: F32, vault: F32, thick: F32, texture: F32, cells: F32) -> None:
-        """Orbits, sinuses, mastoids, jaw and the upper spine, in place."""
-        head, low = self.head, np.flatnonzero(z < 12)
-        if not low.size:
-            return
-        v, x, y, z, vault, thick, texture, cells = (a[low] for a in (value, x, y, z, vault, thick, texture, cells))
-        ax = np.abs(x)
-        s = head.base_shift
-        orbit = ellipsoid(ax, y, z, (31, -72, -30 + s), (19, 23, 18))
-        blend(v, 700 + 150 * texture, soft(np.asarray(np.abs(orbit) - 1.3, np.float32)) * (y > -88))
-        blend(v, -90, soft(orbit))
-        cone = np.hypot(ax - 24 - 0.25 * (-55 - y), z + 31 - s)
-        blend(v, 50, soft(np.abs(cone - np.clip(0.45 * (-44 - y), 0, 11)) - 1.6, 1.5) * (orbit < -1) * (y > -82))
-        blend(v, 32, soft(cone - 2.2, 1.5) * (orbit < -1) * (y > -78))
-        globe = ellipsoid(ax, y, z, (32, -82, -31 + s), (12.3, 12.3, 12.3))
-        blend(v, 42, soft(globe))
-        blend(v, 9, soft(globe + 1.4))
-        blend(v, 75, soft(ellipsoid(ax, y, z, (32, -91, -31 + s), (4.8, 2.2, 4.8))))
-        air = np.minimum.reduce(
-            [
-                ellipsoid(x, y, z, (2, -32, -42 + s), (13, 11, 9 * (0.4 + head.pneumatisation))),  # sphenoid sinus
-                ellipsoid(ax, y, z, (30, -66, -66), (13, 15, 16)),  # maxillary sinuses
-                np.maximum(
-                    ellipsoid(x, y, z, (0, -72, -66), (15, 30, 24)), 1.5 - ax - 0.9 * np.clip(cells, 0, 2)
-                ),  # nose
-                np.maximum(  # frontal sinus, in the thickness of the bone
-                    ellipsoid(
-                        x, y, z, (0, -head.half_length - 3, -4), (24 * self.frontal_sinus, 9, 15 * self.frontal_sinus)
-                    ),
-                    np.maximum(1.8 - vault, vault - thick + 1.5),
-                ),
-                chain(x, y, z, [(0, -38, -78, 8), (0, -26, -100, 9), (0, -24, -140, 9)]),  # pharynx
-            ]
-        )
-        blend(v, 550 + 200 * texture, soft(np.abs(air) - 1.1) * (v < 300) * (z > -92))
-        blend(v, AIR_HU, soft(air))
-        turbinates = (np.abs(cells) < 0.5) * soft(ellipsoid(x, y, z, (0, -68, -68), (13, 26, 22)))
-        blend(v, 60, turbinates.astype(np.float32))
-        ethmoid = ellipsoid(x, y, z, (0, -66, -36 + s), (12, 20, 13))
-        blend(v, AIR_HU, soft(ethmoid) * (np.abs(cells) > 0.35))
-        blend(v, 420, soft(ethmoid) * (np.abs(cells) <= 0.35) * (v < 300))
-        mastoid = ellipsoid(ax, y, z, (57, 20, -42), (13, 15, 17))
-        blend(v, 600 + 150 * texture, soft(mastoid))
-        blend(v, AIR_HU, soft(mastoid + 2.5) * smoothstep(cells, 0.7 - 1.2 * head.pneumatisation, 0.9))
-        canal = chain(ax, y, z, [(52, 6, -36, 3.0), (80, 10, -37, 3.5)])
-        blend(v, AIR_HU, soft(canal))
-        jaw = np.maximum(np.abs(ax - 46 + 0.12 * (z + 60)) - 3.2, np.hypot((y + 22) * 0.9, (z + 92) * 0.45) - 22)
-        cheek = chain(ax, y, z, [(60, -10, -40, 2.6), (56, -52, -42, 3.4), (40, -82, -44, 3.2)])
-        palate = np.maximum(np.abs(z + 90) - 2.5, np.hypot(x, y + 66) - 30)
-        for bone in (jaw, cheek, palate):
-            blend(v, head.bone_hu * 0.85 - 450 * soft(bone + 2.2), soft(bone))
-        ring = np.hypot(x, y - 31) - 15
-        atlas = np.maximum(np.maximum(-ring, ring - 7 - 5 * (ax > 12)), np.abs(z + 83) - 8)
-        dens = np.maximum(np.hypot(x, y - 13) - 6, np.abs(z + 92) - 17)
-        below = np.maximum(np.maximum(-ring, ring - 8), np.abs(z + 118) - 15)
-        for bone in (atlas, dens, below):
-            blend(v, head.bone_hu * 0.75 - 420 * soft(bone + 2.5), soft(bone))
-        value[low] = v
+    def _paint_around(
+        self,
+        layers: Layers,
+        x: F32,
+        y: F32,
+        z: F32,
+        vault: F32,
+        skin: F32,
+        thick: F32,
+        inner: F32,
+        floor: F32,
+        dense: F32,
+        texture: F32,
+        bundles: F32,
+        cells: F32,
+    ) -> F32:
+        """Hounsfield units of scalp, muscle, vault, base and face, float32 [N]; all distances in mm."""
+        # Skin over fat with muscles.
+        head = self.head
+        skin_mm, skin_hu = (1.6, 15.0) if self.first else (2.2, 45.0)
+        value = np.where(skin > -skin_mm, skin_hu, -85.0).astype(np.float32)
+        layers.over("muscle", np.asarray(skin > -skin_mm, np.float32))
+        # Muscle bundles parted by thin planes of fat.
+        least, full = (0.05, 0.25) if self.first else (-0.02, 0.10)
+        muscle = smoothstep(np.abs(bundles), least + 0.25 * head.fat_fraction, full + 0.3 * head.fat_fraction)
+        muscle = muscle * smoothstep(-skin, 2.5, 6 + 6 * head.fat_fraction)
+        temporal = soft(np.abs(np.abs(x) - 66 - 0.05 * z) - 7, 3) * smoothstep(-y, -22, -5) * (z < 25) * (z > -45)
+        muscles = np.maximum(muscle * smoothstep(-z, 0, 25), temporal * (skin < -2.5))
+        layers.paint(value, 52 + 7 * texture, muscles, "muscle")
+
+        # Vault: two tables around the diploe. The outer surface follows the local thickness.
+        above = smoothstep(z - floor, -14, -6)
+        through = vault / thick
+        diploe = np.exp(-(((through - 0.5) / 0.24) ** 2)) * smoothstep(thick, 3.5, 7)
+        vault_hu = head.bone_hu * (1 - (0.58 + 0.12 * texture) * (diploe if self.first else head.diploe * diploe))
+        bone = soft(np.maximum(np.maximum(-vault, vault - thick), -inner)) * above
+        if self.surgery is not None:
+            bone = bone * (1 - self.surgery.opening(x, y, z))
+            self.surgery.plate(value, layers, x, y, z, vault, thick)
+        layers.paint(value, vault_hu, bone, "bone")
+        layers.over("marrow", MARROW * diploe * bone)
+
+        # Base: a plate under the floor, thick and dense along the petrous ridges and the clivus.
+        under = floor - z
+        plate = 4 + 17 * dense + 1.5 * texture
+        base = soft(np.maximum(np.maximum(-under * 0.75, (under - plate) * 0.75), vault - thick)) * (inner > -1)
+        base_hu = self.bone_gain * (480 + 420 * dense + 190 * texture + 330 * (under < 2.2))
+        layers.paint(value, base_hu, base, "bone")
+        layers.over("marrow", MARROW * (1 - dense) * (under > 2.2) * base)
+        paint_face(head, self.frontal_sinus, value, layers, x, y, z, vault, thick, texture, cells)
+
+        # Skin surface towards air.
+        edge = soft(skin)
+        layers.over("air", 1 - edge)
+        return np.asarray(AIR_HU + (value - AIR_HU) * edge, np.float32)

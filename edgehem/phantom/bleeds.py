@@ -10,10 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from edgehem.errors import UsageError
 from edgehem.phantom.anatomy import Anatomy
 from edgehem.phantom.brain import Kind, Tissue, ventricle_distance
 from edgehem.phantom.shapes import F32, Bool, PointField, smoothstep
@@ -22,18 +24,94 @@ SUBTYPES = ("epidural", "intraparenchymal", "intraventricular", "subarachnoid", 
 """The RSNA 2019 challenge's five subtypes in its order; a mask holds 1 + this index."""
 
 
+SITES = {
+    "epidural": ("frontal", "parietal", "temporal", "occipital", "posterior fossa"),
+    "intraparenchymal": (
+        "frontal lobe", "parietal lobe", "temporal lobe", "occipital lobe", "putamen", "caudate", "thalamus",
+        "internal capsule", "midbrain", "pons", "medulla", "cerebellum", "vermis",
+    ),
+    "intraventricular": ("layering", "cast", "third ventricle", "fourth ventricle"),
+    "subarachnoid": (
+        "suprasellar", "sylvian", "interhemispheric", "perimesencephalic", "prepontine", "convexity",
+    ),
+    "subdural": ("frontal", "parietal", "temporal", "occipital", "falx", "tentorium", "posterior fossa"),
+}  # fmt: skip
+"""Where each subtype may lie in version 2."""
+SIGNS = ("swirl", "black hole", "blend", "island", "satellite", "fluid level")
+"""Signs on plain CT that a hemorrhage of version 2 may show."""
+AGES = ("hyperacute", "acute", "subacute", "chronic", "acute on chronic")
+"""Ages of blood in version 2: hours, days 0-3, days 4-20, weeks, and fresh blood in an old collection."""
+
+_RANGES = (("hu", 0, 110), ("mottle_hu", 0, 30), ("mottle_mm", 1, 40), ("irregularity", 0, 1), ("oedema_mm", 0, 30))
+
+
 @dataclass(frozen=True, kw_only=True)
 class Bleed:
-    """One hemorrhage: a subtype of :data:`SUBTYPES` and its volume in mL."""
+    """One hemorrhage. None leaves a choice to the seed; everything after `ml` is version 2's.
+
+    Parameters
+    ----------
+    subtype : str
+        One of :data:`SUBTYPES`.
+    ml : float
+        Volume, mL.
+    site : str or None
+        One of :data:`SITES` of its subtype.
+    side : int or None
+        +1 the patient's left, -1 the right.
+    hu : float or None
+        Mean density of the clot.
+    mottle_hu, mottle_mm : float or None
+        Standard deviation and grain of the density within the clot.
+    irregularity : float or None
+        0 a smooth ellipsoid ... 1 lobulated and multinodular.
+    oedema_mm : float or None
+        Width of the oedema around a parenchymal hemorrhage.
+    signs : frozenset of str or None
+        Of :data:`SIGNS`; empty for none at all.
+    age : str
+        One of :data:`AGES`.
+    contusion : bool
+        A parenchymal hemorrhage of the frontal or temporal base with salt-and-pepper mixing.
+    """
 
     subtype: str
     ml: float
+    site: str | None = None
+    side: int | None = None
+    hu: float | None = None
+    mottle_hu: float | None = None
+    mottle_mm: float | None = None
+    irregularity: float | None = None
+    oedema_mm: float | None = None
+    signs: frozenset[str] | None = frozenset()
+    age: str = "acute"
+    contusion: bool = False
 
     def __post_init__(self) -> None:
         if self.subtype not in SUBTYPES:
             raise ValueError(f"unknown hemorrhage subtype {self.subtype!r}; one of {', '.join(SUBTYPES)}")
         if not 0 < self.ml <= 200:
             raise ValueError(f"a hemorrhage of {self.ml} mL is outside 0-200 mL")
+        if self.site is not None and self.site not in SITES[self.subtype]:
+            raise UsageError(f"{self.subtype} hemorrhage at {self.site!r}; one of {', '.join(SITES[self.subtype])}")
+        if self.side not in (None, -1, 1):
+            raise UsageError(f"side {self.side!r} of a hemorrhage; +1 (left), -1 (right) or None was expected")
+        if unknown := sorted((self.signs or frozenset()) - set(SIGNS)):
+            raise UsageError(f"unknown signs {', '.join(unknown)} of a hemorrhage; known are {', '.join(SIGNS)}")
+        if self.age not in AGES:
+            raise UsageError(f"unknown age {self.age!r} of a hemorrhage; one of {', '.join(AGES)}")
+        for name, low, high in _RANGES:
+            value = getattr(self, name)
+            if value is not None and not low <= value <= high:
+                raise UsageError(f"{name} {value} of a hemorrhage is outside {low:g} to {high:g}")
+        if self.contusion and self.subtype != "intraparenchymal":
+            raise UsageError(f"a contusion is intraparenchymal, not {self.subtype}")
+
+    @property
+    def plain(self) -> bool:
+        """Whether version 1 can paint it: nothing but subtype and volume was asked for."""
+        return self == Bleed(subtype=self.subtype, ml=self.ml)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,11 +125,17 @@ class Bled:
         Share of each voxel that is blood, 0..1.
     ml : dict of subtype to float
         Volume reached, mL. Less than asked for only where the space is smaller (subarachnoid).
+    hemorrhages : tuple of dict
+        Version 2: site, side, age, signs, density and volume of each hemorrhage.
+    midline_shift_mm : float
+        Version 2: how far they move the septum, towards the patient's left.
     """
 
     hu: F32
     coverage: dict[str, F32]
     ml: dict[str, float]
+    hemorrhages: tuple[dict[str, Any], ...] = ()
+    midline_shift_mm: float = 0.0
 
 
 def side_of(seed: int) -> int:
@@ -76,13 +160,21 @@ def bleed(anatomy: Anatomy, bleeds: Sequence[Bleed], seed: int) -> Bled:
     anatomy : Anatomy
         Not modified.
     bleeds : sequence of Bleed
-        Painted in this order.
+        Painted in this order; by version 1, which knows subtype and volume only.
     seed : int
 
     Returns
     -------
     Bled
+
+    Raises
+    ------
+    UsageError
+        If a hemorrhage asks for more.
     """
+    for item in bleeds:
+        if not item.plain:
+            raise UsageError("a hemorrhage with more than a subtype and a volume needs phantoms of version 2")
     hu = anatomy.hu.copy()
     flat = hu.reshape(-1)
     coverage: dict[str, F32] = {}
@@ -91,7 +183,7 @@ def bleed(anatomy: Anatomy, bleeds: Sequence[Bleed], seed: int) -> Bled:
     for number, item in enumerate(bleeds):
         rng = np.random.default_rng([seed, 4, number])
         field, weight = _FIELDS[item.subtype](anatomy, item.ml, side, rng)
-        share = _fill(field, weight, item.ml / anatomy.voxel_ml)
+        share = fill(field, weight, item.ml / anatomy.voxel_ml)
         tissue = anatomy.tissue
         touched = np.flatnonzero(share > 0)
         at = tissue.index[touched]
@@ -107,7 +199,7 @@ def bleed(anatomy: Anatomy, bleeds: Sequence[Bleed], seed: int) -> Bled:
     return Bled(hu=hu, coverage=coverage, ml=volumes)
 
 
-def _fill(field: F32, weight: F32, voxels: float) -> F32:
+def fill(field: F32, weight: F32, voxels: float) -> F32:
     """Share of blood per voxel: weight under the level at which the shares add up to `voxels`."""
     candidates = np.flatnonzero((weight > 0) & (field < 1e3))
     share = np.zeros(field.shape, np.float32)

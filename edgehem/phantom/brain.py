@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from edgehem.phantom.head import Head
-from edgehem.phantom.shapes import F32, PointField, blend, capsule, chain, ellipsoid, near, smoothstep, soft
+from edgehem.phantom.materials import Layers
+from edgehem.phantom.shapes import F32, PointField, capsule, chain, ellipsoid, near, smoothstep, soft
 
 
 class Kind(IntEnum):
@@ -178,12 +179,23 @@ class BrainPainter:
         )  # fmt: skip
 
     def paint(
-        self, x: F32, y: F32, z: F32, inner: F32, vault: F32, level: F32, texture: F32, index: npt.NDArray[np.int64]
+        self,
+        layers: Layers,
+        x: F32,
+        y: F32,
+        z: F32,
+        inner: F32,
+        vault: F32,
+        level: F32,
+        texture: F32,
+        index: npt.NDArray[np.int64],
     ) -> F32:
         """Hounsfield units of points inside the skull.
 
         Parameters
         ----------
+        layers : Layers
+            Of the same points, all white matter so far; changed in place.
         x, y, z : float32 arrays [N]
             Head coordinates, mm.
         inner, vault : float32 arrays [N]
@@ -239,18 +251,23 @@ class BrainPainter:
         grey = np.where(infratentorial, 0.75 + 0.13 * folds, grey)
         grey = np.where(stem < 0, np.float32(0.4), grey)
         value = head.white_hu + (head.grey_hu - head.white_hu) * grey + 0.9 * texture
+        layers.over("grey", grey)
         around = np.exp(-np.clip(ventricles, 0, None) / (3 + 7 * head.leukoaraiosis)) * (1 - cortex) * ~infratentorial
-        value -= (1 + 9 * head.leukoaraiosis) * around * smoothstep(patch, -1.2, 0.6)
+        patchy = smoothstep(patch, -1.2, 0.6)
+        value -= (1 + 9 * head.leukoaraiosis) * around * patchy
+        layers.over("gliosis", head.leukoaraiosis * around * patchy)
         for centre, radii, share in self.infarcts:
             lesion = ellipsoid(x, y, z, centre, radii) + 0.30 * min(radii) * patch
-            blend(value, head.csf_hu + (1 - share) * 18, soft(lesion, 3.0) * min(1.0, 0.4 + share) * (stem > 0))
+            lost = soft(lesion, 3.0) * min(1.0, 0.4 + share) * (stem > 0)
+            layers.paint(value, head.csf_hu + (1 - share) * 18, lost, "gliosis")
+            layers.over("csf", share * lost)
 
         # Fluid over tissue.
         outer_fluid = soft(spaces, 1.2)
         ventricular = soft(ventricles, 1.0)
         fluid = np.maximum(outer_fluid, ventricular)
-        blend(value, head.csf_hu, fluid)
-        dura = self._paint_dense(value, x, y, z, depth, vault, level, tent_height, texture)
+        layers.paint(value, head.csf_hu, fluid, "csf")
+        dura = self._paint_dense(value, layers, x, y, z, depth, vault, level, tent_height, texture)
         value += head.cupping_hu * np.exp(-deep / 7) * (1 - 0.6 * fluid)
 
         kind = np.zeros(x.shape, np.uint8)
@@ -265,7 +282,17 @@ class BrainPainter:
         return np.asarray(value, np.float32)
 
     def _paint_dense(
-        self, value: F32, x: F32, y: F32, z: F32, depth: F32, vault: F32, level: F32, tent_height: F32, texture: F32
+        self,
+        value: F32,
+        layers: Layers,
+        x: F32,
+        y: F32,
+        z: F32,
+        depth: F32,
+        vault: F32,
+        level: F32,
+        tent_height: F32,
+        texture: F32,
     ) -> F32:
         """Dura, venous sinuses, arteries and calcifications, in place; returns the dura's coverage."""
         head, ax = self.head, np.abs(x)
@@ -276,9 +303,10 @@ class BrainPainter:
         tentorium = np.where((y > 12) & (y > 2 + 0.4 * ax), tentorium, 9)
         sheath = np.minimum(falx, tentorium)
         dura = soft(np.asarray(sheath, np.float32), 1.2)
-        blend(value, head.dura_hu, dura)
+        layers.paint(value, head.dura_hu, dura, "dura")
         if self.falx_calcified:
-            blend(value, 300, soft(np.maximum(falx, ellipsoid(x, y, z, (0, -62, 30), (3, 9, 7)))))
+            plaque = soft(np.maximum(falx, ellipsoid(x, y, z, (0, -62, 30), (3, 9, 7))))
+            layers.paint(value, 300, plaque, "calcium")
         # Superior sagittal sinus (a triangle under the vault), torcular, transverse sinuses, cavernous sinuses.
         sagittal = np.maximum(
             ax - self.sinus_mm * np.clip(1 - depth / (1.7 * self.sinus_mm), 0, 1), depth - 1.7 * self.sinus_mm
@@ -289,9 +317,9 @@ class BrainPainter:
         transverse = np.where((y > 14) & (y > 0.4 * ax), transverse, 9)
         cavernous = ellipsoid(ax, y, z, (11, -17, -29 + head.base_shift), (5, 10, 6))
         sinus = np.minimum(np.minimum(sagittal, transverse), cavernous)
-        blend(value, head.sinus_hu, soft(np.asarray(sinus, np.float32), 1.2))
+        layers.paint(value, head.sinus_hu, soft(np.asarray(sinus, np.float32), 1.2), "vessel")
         arteries = near((ax < 37) & (z < 8) & (y < 0) & (y > -50), _artery_distance, x, y, z)
-        blend(value, self.artery_hu, soft(arteries, 1.0))
+        layers.paint(value, self.artery_hu, soft(arteries, 1.0), "vessel")
         spots = [
             (head.choroid_hu, (19, 29, 13), self.calcified[0]),
             (head.choroid_hu, (-19, 29, 13), self.calcified[1]),
@@ -305,18 +333,20 @@ class BrainPainter:
             if density > 0:
                 around = np.flatnonzero(np.abs(z - centre[2]) < 3 * radius)
                 p = ellipsoid(x[around], y[around], z[around], centre, (radius, 1.5 * radius, radius))
-                spot = value[around]
-                blend(spot, density * (0.8 + 0.25 * texture[around]), soft(p + 0.5 * texture[around], 1.4))
+                spot, part = value[around], layers.at(around)
+                covered = soft(p + 0.5 * texture[around], 1.4)
+                part.paint(spot, density * (0.8 + 0.25 * texture[around]), covered, "calcium")
                 value[around] = spot
+                layers.put(around, part)
         # Choroid plexus without calcium is still denser than fluid.
         plexus = near(
             (ax < 24) & (z > 5) & (z < 23),
             lambda x, y, z: chain(np.abs(x), y, z, [(12, 0, 20, 1.0), (16, 18, 18, 1.8), (20, 29, 12, 2.8)]),
             x, y, z,
         )  # fmt: skip
-        blend(value, 38, 0.8 * soft(plexus, 1.5))
+        layers.paint(value, 38, 0.8 * soft(plexus, 1.5), "vessel")
         if head.contrast_hu > 0:
             vessels = np.minimum(np.minimum(sinus, arteries), near((ax < 48) & (z < 40), _vein_distance, x, y, z))
-            blend(value, head.contrast_hu, soft(np.asarray(vessels, np.float32), 1.2))
-            blend(value, 0.8 * head.contrast_hu, soft(plexus, 1.5))
+            layers.paint(value, head.contrast_hu, soft(np.asarray(vessels, np.float32), 1.2), "vessel")
+            layers.paint(value, 0.8 * head.contrast_hu, soft(plexus, 1.5), "vessel")
         return np.maximum(dura, soft(np.asarray(sinus, np.float32), 1.2))

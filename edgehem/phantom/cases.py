@@ -5,25 +5,34 @@ One case is one study.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from edgehem.errors import UsageError
+from edgehem.phantom import gantry, hematoma
 from edgehem.phantom.anatomy import Anatomy, synthesise
 from edgehem.phantom.bleeds import SUBTYPES, Bled, Bleed, bleed, midline_shift
 from edgehem.phantom.flaws import Flaws, alter
-from edgehem.phantom.head import draw_head
+from edgehem.phantom.head import Head, draw_head
+from edgehem.phantom.optics import KERNELS, Optics
 from edgehem.phantom.scanner import Scan, acquire, head_range
 from edgehem.volume import Volume
 
 VERSION = "1"
-"""Generator version: raised whenever the same seed would give another study."""
+"""Generator version that is used where none is named. The same version and seed give the same study."""
 
 LABELS = ("any", *SUBTYPES)
 UNSPOILT = Flaws()
 MIN_LABEL_ML = 0.5
 """A subtype is labelled present from this volume on inside the scanned slices: what was not scanned cannot be seen."""
+COVERAGES = ("whole", "no vertex", "no base")
+"""How much of the head a scan covers."""
+CUT = 0.2
+"""Share of the stack that an incomplete scan misses (ours)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +50,10 @@ class Protocol:
     intercept, bits, padding
         See :class:`edgehem.phantom.scanner.Scan`; None in `padding` means no padding.
     matrix : int
+    kernel : str or None
+        Version 2: one of :data:`edgehem.phantom.optics.KERNELS`.
+    coverage : str
+        Version 2: "whole", "no vertex" or "no base" (a fifth of the head is missing at that end).
     """
 
     slices: int | None = None
@@ -51,8 +64,14 @@ class Protocol:
     bits: int | None = None
     padding: int | None = None
     matrix: int = 512
+    kernel: str | None = None
+    coverage: str = "whole"
 
     def __post_init__(self) -> None:
+        if self.kernel is not None and self.kernel not in KERNELS:
+            raise UsageError(f"unknown kernel {self.kernel!r}; one of {', '.join(KERNELS)}")
+        if self.coverage not in COVERAGES:
+            raise UsageError(f"unknown coverage {self.coverage!r}; one of {', '.join(COVERAGES)}")
         if self.bits == 12 and self.intercept == 0:
             raise ValueError("values stored as HU (intercept 0) are signed and take 16 bits, not 12")
 
@@ -75,6 +94,14 @@ class Case:
     scan : Scan
     midline_shift_mm : float
         Towards the patient's left.
+    version : str
+        Of the generator.
+    head : Head or None
+        The head's numbers.
+    hemorrhages : tuple of dict
+        Version 2: what is known of every hemorrhage; see :class:`edgehem.phantom.bleeds.Bled`.
+    optics : Optics or None
+        Version 2: kernel, hardening and profile of the scan.
     """
 
     seed: int
@@ -85,6 +112,10 @@ class Case:
     age_years: float
     scan: Scan
     midline_shift_mm: float
+    version: str = VERSION
+    head: Head | None = None
+    hemorrhages: tuple[dict[str, Any], ...] = ()
+    optics: Optics | None = None
 
     @property
     def labels(self) -> dict[str, int]:
@@ -93,10 +124,14 @@ class Case:
         return {"any": int(any(present.values())), **present}
 
 
-def draw_bleeds(seed: int, *, smallest_ml: float = 2.0, largest_ml: float = 60.0) -> tuple[Bleed, ...]:
+def draw_bleeds(
+    seed: int, *, smallest_ml: float = 2.0, largest_ml: float = 60.0, version: str = VERSION
+) -> tuple[Bleed, ...]:
     """Draw one or two hemorrhages: the first subtype uniformly, volumes log-uniformly.
 
     Companions follow what occurs together: ventricular blood beside a parenchymal bleed, subarachnoid beside subdural.
+    In version 2 signs are left to the seed, ages vary, some parenchymal hemorrhages are contusions, and ventricular
+    blood comes from a parenchymal hemorrhage that reaches a ventricle.
     """
     rng = np.random.default_rng([seed, 6])
     first = SUBTYPES[int(rng.integers(len(SUBTYPES)))]
@@ -113,7 +148,21 @@ def draw_bleeds(seed: int, *, smallest_ml: float = 2.0, largest_ml: float = 60.0
     for name in chosen:
         high = min(largest_ml, cap.get(name, largest_ml))
         drawn.append(Bleed(subtype=name, ml=float(np.exp(rng.uniform(np.log(smallest_ml), np.log(high))))))
-    return tuple(drawn)
+    return tuple(drawn) if version == "1" else _vary(seed, drawn)
+
+
+def _vary(seed: int, drawn: Sequence[Bleed]) -> tuple[Bleed, ...]:
+    """What version 2 draws besides subtype and volume."""
+    rng = np.random.default_rng([seed, 29])
+    varied = []
+    for item in drawn:
+        old = ["subacute", "chronic", "acute on chronic"]
+        late = str(rng.choice(old, p=[0.3, 0.35, 0.35]) if item.subtype == "subdural" else "subacute")
+        chance = {"subdural": 0.35, "intraparenchymal": 0.12}.get(item.subtype, 0.0)
+        age = late if rng.random() < chance else str(rng.choice(["hyperacute", "acute"], p=[0.2, 0.8]))
+        contusion = bool(rng.random() < 0.15) and item.subtype == "intraparenchymal" and item.ml < 30
+        varied.append(replace(item, signs=None, age=age, contusion=contusion))
+    return tuple(varied)
 
 
 def draw_scan(seed: int, anatomy: Anatomy, protocol: Protocol) -> Scan:
@@ -162,6 +211,27 @@ def draw_scan(seed: int, anatomy: Anatomy, protocol: Protocol) -> Scan:
     )
 
 
+def draw_optics(seed: int, protocol: Protocol) -> Optics:
+    """Draw what version 2 knows of a scanner. Hardening beyond 1 stands for scatter, which cups as well (ours)."""
+    rng = np.random.default_rng([seed, 28])
+    kernel = str(rng.choice(list(KERNELS), p=[0.2, 0.48, 0.28, 0.04]))
+    return Optics(
+        kernel=kernel if protocol.kernel is None else protocol.kernel,
+        hardening=float(rng.uniform(0.55, 1.15)),
+        iterative=float(rng.choice([0.0, rng.uniform(0.2, 1.0)], p=[0.5, 0.5])),
+        modulation=float(rng.uniform(0, 0.9)),
+        soft_profile=float(rng.choice([0.0, rng.uniform(0.2, 0.6)], p=[0.4, 0.6])),
+    )
+
+
+def _cut(scan: Scan, coverage: str) -> Scan:
+    """A scan without its upper or its lower end."""
+    count = len(scan.positions)
+    lost = round(CUT * count)
+    kept = {"whole": slice(None), "no vertex": slice(0, count - lost), "no base": slice(lost, None)}[coverage]
+    return replace(scan, positions=scan.positions[kept], thickness_mm=scan.thickness_mm[kept])
+
+
 def make_case(
     seed: int,
     *,
@@ -169,6 +239,8 @@ def make_case(
     protocol: Protocol | None = None,
     voxel_mm: float = 1.0,
     flaws: Flaws = UNSPOILT,
+    version: str = VERSION,
+    head: Mapping[str, object] | None = None,
 ) -> Case:
     """Make one study.
 
@@ -182,14 +254,25 @@ def make_case(
         Resolution of the head's block.
     flaws : Flaws
         Metal, surgery, contrast, motion; none by default.
+    version : str
+        Of the generator: "1" or "2".
+    head : mapping of str to object, optional
+        Fields of :class:`edgehem.phantom.head.Head` that are set instead of drawn.
 
     Returns
     -------
     Case
+
+    Raises
+    ------
+    UsageError
+        If there is no such version or field of a head, or a hemorrhage asks for what the version does not know.
     """
-    shift = midline_shift(bleeds, seed)
-    head = draw_head(seed, midline_shift=shift, contrast_hu=flaws.contrast_hu)
-    anatomy = synthesise(head, voxel_mm)
+    set_by_name: dict[str, Any] = dict(head or {})
+    if version == "1":
+        set_by_name.setdefault("midline_shift", midline_shift(bleeds, seed))
+    set_by_name.setdefault("contrast_hu", flaws.contrast_hu)
+    anatomy = synthesise(draw_head(seed, version, **set_by_name), voxel_mm)
     return scan_case(anatomy, seed, bleeds=bleeds, protocol=protocol, flaws=flaws)
 
 
@@ -205,6 +288,9 @@ def scan_case(
 
     Contrast belongs to the anatomy (:func:`edgehem.phantom.head.draw_head`); the other flaws are put into it here.
     """
+    if anatomy.head.version != "1":
+        placed = [hematoma.place(anatomy, item, seed, number) for number, item in enumerate(bleeds)]
+        return expose_case(anatomy, seed, placed, seed, protocol or Protocol(), flaws)
     scan = draw_scan(seed, anatomy, protocol or Protocol())
     bled = bleed(anatomy, bleeds, seed) if bleeds else Bled(hu=anatomy.hu, coverage={}, ml={})
     ordered = {name: bled.coverage[name] for name in SUBTYPES if name in bled.coverage}
@@ -220,4 +306,49 @@ def scan_case(
         age_years=anatomy.head.age_years,
         scan=scan,
         midline_shift_mm=anatomy.head.midline_shift,
+        head=anatomy.head,
+    )
+
+
+def expose_case(
+    anatomy: Anatomy,
+    seed: int,
+    placed: Sequence[hematoma.Placed],
+    scan_seed: int,
+    protocol: Protocol,
+    flaws: Flaws = UNSPOILT,
+) -> Case:
+    """Bleed into a head of version 2 and scan it.
+
+    Parameters
+    ----------
+    anatomy : Anatomy
+    seed : int
+        Of the case.
+    placed : sequence of Placed
+    scan_seed : int
+        Of the scan, which may be another one's than the head's.
+    protocol : Protocol
+    flaws : Flaws
+    """
+    scan = _cut(draw_scan(scan_seed, anatomy, protocol), protocol.coverage)
+    optics = draw_optics(scan_seed, protocol)
+    bled = hematoma.bleed(anatomy, placed) if placed else Bled(hu=anatomy.hu, coverage={}, ml={})
+    ordered = {name: bled.coverage[name] for name in SUBTYPES if name in bled.coverage}
+    hu = bled.hu if flaws == UNSPOILT else alter(anatomy, bled.hu, flaws, seed)
+    volume, painted, visible = gantry.acquire(anatomy, hu, ordered, scan, optics, motion_mm=flaws.motion_mm)
+    codes = np.array([0, *(1 + SUBTYPES.index(name) for name in ordered)], np.uint8)
+    return Case(
+        seed=seed,
+        volume=volume,
+        mask=codes[painted],
+        ml=bled.ml,
+        visible_ml=visible,
+        age_years=anatomy.head.age_years,
+        scan=scan,
+        midline_shift_mm=anatomy.head.midline_shift + bled.midline_shift_mm,
+        version=anatomy.head.version,
+        head=anatomy.head,
+        hemorrhages=bled.hemorrhages,
+        optics=optics,
     )

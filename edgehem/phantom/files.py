@@ -9,7 +9,8 @@ import multiprocessing
 import os
 import shutil
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 from edgehem.errors import UsageError
 from edgehem.phantom.bleeds import SUBTYPES, Bleed
 from edgehem.phantom.cases import LABELS, VERSION, Case, Protocol, draw_bleeds, make_case
+from edgehem.phantom.head import Head
 from edgehem.volume import Volume
 
 TABLE, TRUTH = "table.csv", "truth.json"
@@ -28,7 +30,13 @@ STUDY_FILES = ("dicom", "mask.nii.gz", TRUTH)
 
 
 def write_study(
-    out: Path, *, seed: int = 0, bleeds: tuple[Bleed, ...] = (), protocol: Protocol | None = None
+    out: Path,
+    *,
+    seed: int = 0,
+    bleeds: tuple[Bleed, ...] = (),
+    protocol: Protocol | None = None,
+    version: str = VERSION,
+    head: Mapping[str, object] | None = None,
 ) -> dict[str, Any]:
     """Write one phantom study: ``dicom/``, ``mask.nii.gz`` and ``truth.json``.
 
@@ -39,6 +47,8 @@ def write_study(
     seed : int
     bleeds : tuple of Bleed
     protocol : Protocol, optional
+    version, head
+        See :func:`edgehem.phantom.cases.make_case`.
 
     Returns
     -------
@@ -50,11 +60,11 @@ def write_study(
     UsageError
         If `out` is a file, or a folder that holds anything but a phantom study.
     """
-    _make_room(out, STUDY_FILES)
-    return write_case(make_case(seed, bleeds=bleeds, protocol=protocol), out)
+    make_room(out, STUDY_FILES)
+    return write_case(make_case(seed, bleeds=bleeds, protocol=protocol, version=version, head=head), out)
 
 
-def _make_room(out: Path, replaceable: tuple[str, ...]) -> None:
+def make_room(out: Path, replaceable: tuple[str, ...]) -> None:
     """Make an empty folder; what an earlier run left there may be removed, what somebody else put there may not.
 
     Raises
@@ -95,7 +105,7 @@ def describe(case: Case) -> dict[str, Any]:
     }
     return {
         "synthetic": True,
-        "generator": f"edgehem phantom {VERSION}",
+        "generator": f"edgehem phantom {case.version}",
         "seed": case.seed,
         "labels": case.labels,
         "volume_ml": {name: round(ml, 3) for name, ml in case.ml.items()},
@@ -113,13 +123,58 @@ def describe(case: Case) -> dict[str, Any]:
             "padding": case.scan.padding,
         },
         "mask_values": {str(value): name for value, name in enumerate(SUBTYPES, start=1)},
+        **({} if case.version == "1" else _more(case)),
     }
+
+
+def _more(case: Case) -> dict[str, Any]:
+    """What is known of a case of version 2 besides: each hemorrhage, the head, what is no blood, and the scanner."""
+    head, optics = case.head, case.optics
+    if head is None or optics is None:
+        raise ValueError("a case of version 2 has a head and optics")
+    known = {
+        name: round(value, 3) if isinstance(value, float) else value
+        for name, value in asdict(head).items()
+        if name not in {"seed", "version", "offset"}
+    }
+    return {
+        "hemorrhages": [dict(item) for item in case.hemorrhages],
+        "head": known,
+        "findings": findings(head),
+        "optics": {n: round(v, 3) if isinstance(v, float) else v for n, v in asdict(optics).items()},
+    }
+
+
+def findings(head: Head) -> list[str]:
+    """What a head has that is no blood, in words."""
+    side = {1: "left", -1: "right"}
+    acute = head.infarct is not None and head.infarct_drop_hu > 0
+    named = [
+        (acute, f"acute infarct: {side[head.infarct_side]} {head.infarct}"),
+        (head.old_infarct is not None, f"old infarct: {side[head.old_infarct_side]} {head.old_infarct}"),
+        (head.lacunes > 0, "lacunes"),
+        (head.leukoaraiosis > 0.3, "leukoaraiosis"),
+        (head.thrombosis is not None, f"dense sinus: {head.thrombosis}"),
+        (head.thrombosis is None and head.sinus_hu > 64, "dense sinuses: haemoconcentration"),
+        (head.mca_hu > 0, f"dense middle cerebral artery: {side[head.mca_side]}"),
+        (head.surgery is not None, f"surgery: {side[head.surgery_side]} {head.surgery}"),
+        (head.cavum_mm > 0, "cavum septi pellucidi"),
+        (head.cisterna_magna > 0, "mega cisterna magna"),
+        (head.hyperostosis_mm > 0, "hyperostosis frontalis"),
+        *(
+            (getattr(head, f"{name}_hu") > 0, f"calcification: {name.replace('_', ' ')}")
+            for name in ("choroid", "pineal", "basal_ganglia", "falx", "tentorium", "dentate", "carotid")
+        ),
+    ]
+    return [words for there, words in named if there]
 
 
 def to_dicom(case: Case) -> list[Dataset]:
     """One CT Image Storage object per slice, ready to be saved. UIDs follow from the seed and the content."""
     v, scan = case.volume, case.scan
-    identity = f"{VERSION}/{case.seed}/{scan}/{sorted(case.ml.items())}"
+    identity = f"{case.version}/{case.seed}/{scan}/{sorted(case.ml.items())}"
+    if case.version != "1":
+        identity += f"/{case.head}/{case.optics}/{case.hemorrhages}"
     study_uid, series_uid, frame_uid = (
         generate_uid(entropy_srcs=[identity, kind]) for kind in ("study", "series", "frame")
     )
@@ -140,16 +195,17 @@ def to_dicom(case: Case) -> list[Dataset]:
         d.StudyDescription, d.SeriesDescription = "SYNTHETIC HEAD PHANTOM", "HEAD"
         d.BodyPartExamined = "HEAD"
         d.PatientName, d.PatientID = "PHANTOM^SYNTHETIC", f"PHANTOM-{case.seed}"
-        d.PatientBirthDate, d.PatientSex, d.PatientAge = "", "O", f"{round(case.age_years):03d}Y"
+        d.PatientBirthDate, d.PatientSex = "", "O" if case.head is None else case.head.sex
+        d.PatientAge = f"{round(case.age_years):03d}Y"
         d.PatientPosition = "HFS"
         d.ImageComments = "Synthetic image. Not a patient."
-        d.KVP, d.ConvolutionKernel = "120", "SOFT"
-        d.SliceThickness = _decimal(scan.thickness_mm[i])
-        d.GantryDetectorTilt = _decimal(scan.tilt_deg)
+        d.KVP, d.ConvolutionKernel = "120", "SOFT" if case.optics is None else case.optics.kernel.upper()
+        d.SliceThickness = decimal(scan.thickness_mm[i])
+        d.GantryDetectorTilt = decimal(scan.tilt_deg)
         d.SeriesNumber, d.InstanceNumber, d.AcquisitionNumber = 2, i + 1, 1
-        d.ImagePositionPatient = [_decimal(c) for c in v.origin[i]]
-        d.ImageOrientationPatient = [_decimal(c) for c in (*v.row_cosines, *v.column_cosines)]
-        d.PixelSpacing = [_decimal(s) for s in v.pixel_spacing]
+        d.ImagePositionPatient = [decimal(c) for c in v.origin[i]]
+        d.ImageOrientationPatient = [decimal(c) for c in (*v.row_cosines, *v.column_cosines)]
+        d.PixelSpacing = [decimal(s) for s in v.pixel_spacing]
         d.SamplesPerPixel, d.PhotometricInterpretation = 1, "MONOCHROME2"
         d.Rows, d.Columns = v.pixels.shape[1:]
         stored = 16 if signed or scan.bits == 16 else 12
@@ -165,7 +221,7 @@ def to_dicom(case: Case) -> list[Dataset]:
     return datasets
 
 
-def _decimal(value: float) -> str:
+def decimal(value: float) -> str:
     """A decimal string of at most 16 characters, as the DS value representation asks."""
     return f"{value:.10g}"[:16]
 
@@ -196,17 +252,18 @@ def write_nifti(path: Path, mask: npt.NDArray[np.uint8], volume: Volume) -> None
         file.write(np.ascontiguousarray(mask).tobytes())
 
 
-def cohort_case(index: int, seed: int) -> tuple[int, tuple[Bleed, ...]]:
+def cohort_case(index: int, seed: int, version: str = VERSION) -> tuple[int, tuple[Bleed, ...]]:
     """Seed and hemorrhages of the index-th study of a cohort: every second one bleeds."""
     case_seed = seed * 1_000_003 + index
-    return case_seed, draw_bleeds(case_seed) if index % 2 else ()
+    return case_seed, draw_bleeds(case_seed, version=version) if index % 2 else ()
 
 
-def _write_cohort_case(job: tuple[Path, int, int, Protocol, float]) -> dict[str, Any]:
-    out, index, seed, protocol, voxel_mm = job
-    case_seed, bleeds = cohort_case(index, seed)
+def _write_cohort_case(job: tuple[Path, int, int, Protocol, float, str]) -> dict[str, Any]:
+    out, index, seed, protocol, voxel_mm, version = job
+    case_seed, bleeds = cohort_case(index, seed, version)
     name = f"case{index:05d}"
-    truth = write_case(make_case(case_seed, bleeds=bleeds, protocol=protocol, voxel_mm=voxel_mm), out / name)
+    case = make_case(case_seed, bleeds=bleeds, protocol=protocol, voxel_mm=voxel_mm, version=version)
+    truth = write_case(case, out / name)
     return {
         "patient_id": name,
         "ct": f"{name}/dicom",
@@ -226,6 +283,7 @@ def write_cohort(
     voxel_mm: float = 1.0,
     workers: int = 1,
     progress: Callable[[int, int], None] | None = None,
+    version: str = VERSION,
 ) -> Path:
     """Write a cohort: one folder a study, half of them bleeding, and the training table.
 
@@ -244,6 +302,8 @@ def write_cohort(
         Processes.
     progress : callable, optional
         Called with (done, count).
+    version : str
+        Of the generator.
 
     Returns
     -------
@@ -255,8 +315,8 @@ def write_cohort(
     UsageError
         If `out` is not empty.
     """
-    _make_room(out, ())
-    jobs = [(out, index, seed, protocol or Protocol(), voxel_mm) for index in range(count)]
+    make_room(out, ())
+    jobs = [(out, index, seed, protocol or Protocol(), voxel_mm, version) for index in range(count)]
     rows: list[dict[str, Any]] = []
     context = multiprocessing.get_context("spawn")
     with context.Pool(max(1, min(workers, count))) as pool:

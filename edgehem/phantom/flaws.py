@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from edgehem.phantom.anatomy import AIR_HU, Anatomy, rotation
+from edgehem.phantom.anatomy import Anatomy, rotation
+from edgehem.phantom.face import AIR_HU
 from edgehem.phantom.shapes import F32, Triple, blend, capsule, ellipsoid, soft
 
 METAL_HU = 8000.0

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
+
+from edgehem.errors import UsageError
+from edgehem.phantom.people import SINUSES, SURGERIES, TERRITORIES, draw_person
+
+VERSIONS = ("1", "2")
+"""Generator versions: the same version and seed give the same study."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,20 +63,115 @@ class Head:
     midline_shift: float = 0.0
     # contrast agent: what vessels and plexus measure, HU; 0 where none was given
     contrast_hu: float = 0.0
+    # What follows is version 2's; the defaults mean "not there".
+    version: str = "1"
+    sex: str = "O"
+    # shape of the skull: skew of one side against the other (share of the half width), flattening of the back (0..1),
+    # height of the crown above an ellipsoid (share), thickening of the inner table of the forehead, frontal sinus size
+    plagiocephaly: float = 0.0
+    flat_occiput: float = 0.0
+    towering: float = 0.0
+    hyperostosis_mm: float = 0.0
+    diploe: float = 1.0
+    frontal_sinus: float = 0.7
+    # brain: width of a cavum septi pellucidi, size of a mega cisterna magna (0..1), how much wider the left sulci are
+    # than the right (share), lacunes
+    cavum_mm: float = 0.0
+    cisterna_magna: float = 0.0
+    sulcus_asymmetry: float = 0.0
+    lacunes: int = 0
+    # an old infarct with its ex-vacuo ventricle: territory, side (+1 left, -1 right), share of the territory
+    old_infarct: str | None = None
+    old_infarct_side: int = 1
+    old_infarct_extent: float = 0.6
+    # an acute infarct: grey and white both lose `drop` HU, and swelling closes sulci
+    infarct: str | None = None
+    infarct_side: int = 1
+    infarct_extent: float = 0.8
+    infarct_drop_hu: float = 0.0
+    infarct_hours: float = 0.0
+    # calcifications, HU; 0 where there is none
+    falx_hu: float = 0.0
+    tentorium_hu: float = 0.0
+    dentate_hu: float = 0.0
+    carotid_hu: float = 0.0
+    # vessels: flowing blood in arteries, a thrombosed sinus segment, a hyperdense middle cerebral artery
+    artery_hu: float = 42.0
+    thrombosis: str | None = None
+    thrombosis_hu: float = 0.0
+    mca_hu: float = 0.0
+    mca_side: int = 1
+    # surgery
+    surgery: str | None = None
+    surgery_side: int = 1
+
+    def __post_init__(self) -> None:
+        for name, value, known in (
+            ("version", self.version, VERSIONS),
+            ("old_infarct", self.old_infarct, (None, *TERRITORIES)),
+            ("infarct", self.infarct, (None, *TERRITORIES)),
+            ("thrombosis", self.thrombosis, (None, *SINUSES)),
+            ("surgery", self.surgery, (None, *SURGERIES)),
+        ):
+            if value not in known:
+                listed = ", ".join(str(item) for item in known)
+                raise UsageError(f"a head's {name} is {value!r}; one of {listed} was expected")
+        for name in ("old_infarct_side", "infarct_side", "mca_side", "surgery_side"):
+            if getattr(self, name) not in (-1, 1):
+                raise UsageError(f"a head's {name} is {getattr(self, name)!r}; +1 (left) or -1 (right) was expected")
+        for name in ("old_infarct_extent", "infarct_extent", "atrophy", "leukoaraiosis"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UsageError(f"a head's {name} is {getattr(self, name)!r}; 0 to 1 was expected")
 
 
-def draw_head(seed: int, *, midline_shift: float = 0.0, contrast_hu: float = 0.0) -> Head:
+def changed(head: Head, changes: dict[str, Any]) -> Head:
+    """A head with some of its fields set by name.
+
+    Raises
+    ------
+    UsageError
+        If a name is no field of :class:`Head`, or fixed (seed, version), or a value is not possible.
+    """
+    known = {field.name for field in fields(Head)} - {"seed", "version"}
+    unknown = sorted(set(changes) - known)
+    if unknown:
+        raise UsageError(
+            f"a head has no field {', '.join(unknown)} that can be set; known are {', '.join(sorted(known))}"
+        )
+    return replace(head, **changes) if changes else head
+
+
+def draw_head(
+    seed: int, version: str = "1", *, midline_shift: float = 0.0, contrast_hu: float = 0.0, **changes: Any
+) -> Head:
     """Draw one adult head.
 
     Parameters
     ----------
     seed : int
         The same seed gives the same head.
+    version : str
+        One of :data:`VERSIONS`.
     midline_shift : float
         Displacement of the midline towards the patient's left, mm (negative: to the right).
     contrast_hu : float
         What arteries, veins and choroid plexus measure after a contrast agent; 0 for a scan without.
+    **changes
+        Any other field of :class:`Head`, set instead of drawn. Everything else stays as the seed drew it.
+
+    Raises
+    ------
+    UsageError
+        If there is no such version or field, or a value is not possible.
     """
+    if version not in VERSIONS:
+        raise UsageError(f"there is no phantom of version {version!r}; known are {', '.join(VERSIONS)}")
+    drawn = _draw_first(seed) if version == "1" else Head(seed=seed, version=version, **draw_person(seed))
+    return changed(drawn, {"midline_shift": midline_shift, "contrast_hu": contrast_hu, **changes})
+
+
+def _draw_first(seed: int) -> Head:
+    """A head of version 1."""
     rng = np.random.default_rng([seed, 1])
     age = float(np.clip(rng.normal(62, 16), 20, 95))
     atrophy = float(np.clip((age - 45) / 45 + rng.normal(0, 0.25), 0, 1))
@@ -107,6 +209,4 @@ def draw_head(seed: int, *, midline_shift: float = 0.0, contrast_hu: float = 0.0
         pineal_hu=float(rng.choice([0, 1], p=[0.35, 0.65]) * rng.uniform(110, 500)),
         basal_ganglia_hu=float(rng.choice([0, 1], p=[0.85, 0.15]) * rng.uniform(110, 260)),
         cupping_hu=float(rng.uniform(0, 11)),
-        midline_shift=midline_shift,
-        contrast_hu=contrast_hu,
     )

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from edgehem.phantom.anatomy import AIR_HU, Anatomy
+from edgehem.phantom.anatomy import Anatomy
+from edgehem.phantom.face import AIR_HU
 from edgehem.phantom.flaws import Restless, metal_streaks, smear
 from edgehem.phantom.shapes import F32, soft
 from edgehem.volume import Volume
@@ -148,7 +149,7 @@ def _streaks(rng: np.random.Generator, sampler: _Sampler, bone: F32, grid: F32) 
     return np.asarray(scan.streaks * np.clip(bone - 0.35, 0, 1.2) * (2.5 * lines - band), np.float32)
 
 
-def _headrest(scan: Scan, rng: np.random.Generator) -> F32:
+def headrest(scan: Scan, rng: np.random.Generator) -> F32:
     """A thin curved cradle behind the head: HU over air, float32 [matrix, matrix]."""
     offsets = (np.arange(scan.matrix) - (scan.matrix - 1) / 2) * scan.fov_mm / scan.matrix
     y, x = np.meshgrid(offsets, offsets, indexing="ij")
@@ -186,7 +187,7 @@ def acquire(
     sampler = _Sampler(anatomy, scan)
     shape = (len(scan.positions), scan.matrix, scan.matrix)
     pixels, mask = np.empty(shape, np.int16), np.zeros(shape, np.uint8)
-    rest = _headrest(scan, rng) if scan.headrest else np.float32(0)
+    rest = headrest(scan, rng) if scan.headrest else np.float32(0)
     lowest, highest = (-1024, 3071) if scan.bits == 12 else (-2000, 20000)
     grid = np.hypot(sampler.offsets[:, None], sampler.offsets[None])
     outside = grid > scan.fov_mm / 2
@@ -211,23 +212,27 @@ def acquire(
             share = sampler.slice(block, number, 0.0)
             mask[number][share >= 0.5] = value
             visible[name] += float(share.sum(dtype=np.float64)) * sampler.pixel_mm**2 * scan.thickness_mm[number] / 1000
-    return _volume(pixels, sampler, scan), mask, visible
+    return stack_volume(pixels, scan), mask, visible
 
 
-def _volume(pixels: npt.NDArray[np.int16], sampler: _Sampler, scan: Scan) -> Volume:
-    corner = float(sampler.offsets[0])
+def stack_volume(pixels: npt.NDArray[np.int16], scan: Scan) -> Volume:
+    """Stored values [slices, matrix, matrix] with the geometry of their scan."""
+    tilt = np.radians(scan.tilt_deg)
+    sine, cosine = float(np.sin(tilt)), float(np.cos(tilt))
+    pixel_mm = scan.fov_mm / scan.matrix
+    corner = float((0 - (scan.matrix - 1) / 2) * pixel_mm)
     positions = np.asarray(scan.positions)
     origin = np.empty((len(positions), 3))
     origin[:, 0] = corner
-    origin[:, 1] = corner * sampler.cosine
-    origin[:, 2] = positions / sampler.cosine - corner * sampler.sine
+    origin[:, 1] = corner * cosine
+    origin[:, 2] = positions / cosine - corner * sine
     return Volume(
         pixels=pixels,
         slope=np.ones(len(pixels), np.float32),
         intercept=np.full(len(pixels), scan.intercept, np.float32),
         origin=origin,
         row_cosines=np.array([1.0, 0.0, 0.0]),
-        column_cosines=np.array([0.0, sampler.cosine, -sampler.sine]),
-        pixel_spacing=(sampler.pixel_mm, sampler.pixel_mm),
+        column_cosines=np.array([0.0, cosine, -sine]),
+        pixel_spacing=(pixel_mm, pixel_mm),
         padding=None if scan.padding is None else (scan.padding, scan.padding),
     )
