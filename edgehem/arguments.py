@@ -308,6 +308,7 @@ def add_bench_realism(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--plot", metavar="FILE", type=Path, help="also write histogram and noise spectrum there (SVG)")
     parser.add_argument("--sheet", metavar="FILE", type=Path, help="also write a contact sheet there (PNG)")
     parser.add_argument("--bone", metavar="FILE", type=Path, help="the same in the bone window")
+    parser.add_argument("--mr", metavar="FILE", type=Path, help="a contact sheet of MR phantoms (PNG)")
 
 
 def add_cohort(parser: argparse.ArgumentParser) -> None:

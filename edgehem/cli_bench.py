@@ -85,7 +85,7 @@ def gates(arguments: argparse.Namespace) -> int:
 
 def realism(arguments: argparse.Namespace) -> int:
     """``edgehem bench realism``: phantoms beside real head CT."""
-    for option in ("json", "markdown", "plot", "sheet", "bone"):
+    for option in ("json", "markdown", "plot", "sheet", "bone", "mr"):
         ask_for_file(f"--{option}", getattr(arguments, option))
     if importlib.util.find_spec("scipy") is None:
         raise MissingExtraError("edgehem bench realism", "bench")
@@ -100,6 +100,9 @@ def realism(arguments: argparse.Namespace) -> int:
         if path is not None:
             with whole(path) as part:
                 sheet.draw([*real, *run.to_look_at(arguments.version)], window=window).save(part, format="PNG")
+    if arguments.mr is not None:
+        with whole(arguments.mr) as part:
+            sheet.draw_mr(run.mr_to_look_at(arguments.version)).save(part, format="PNG")
     result = run.run(
         [volume for _, volume in real],
         phantoms=arguments.phantoms or (run.QUICK_PHANTOMS if arguments.quick else run.PHANTOMS),

@@ -155,6 +155,7 @@ def test_phantoms_beside_a_head(tmp_path: Path, capsys: pytest.CaptureFixture[st
     """By the command; a phantom stands in for a real head."""
     study = tmp_path / "study"
     assert cli.main(["phantom", str(study), "--seed", "5"]) == 0
+    capsys.readouterr()
     wanted = {name: tmp_path / f"out.{name}" for name in ("json", "markdown", "plot", "sheet")}
     options = [word for name, path in wanted.items() for word in (f"--{name}", str(path))]
     assert cli.main(["bench", "realism", str(study / "dicom"), "--quick", "--version", "1", *options]) == 0

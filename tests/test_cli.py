@@ -425,3 +425,42 @@ def test_every_engine_can_be_named() -> None:
     from edgehem.backends import engines
 
     assert ("auto", *(engine.name for engine in engines())) == BACKENDS
+
+
+# Other phantoms
+
+
+def test_a_phantom_of_the_second_version(tmp_path: Path) -> None:
+    assert cli.main(["phantom", str(tmp_path / "p"), "--version", "2", "--matrix", "64", "--slices", "12"]) == 0
+    truth = json.loads((tmp_path / "p" / "truth.json").read_text())
+    assert truth["generator"] == "edgehem phantom 2" and len(list((tmp_path / "p" / "dicom").iterdir())) == 12
+
+
+@pytest.mark.slow
+def test_mr_of_a_phantom(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Named by the intake as what it is, whole or series by series."""
+    bled = ["--bleed", "intraparenchymal:12", "--age", "chronic", "--field", "1.5", "--matrix", "96"]
+    assert cli.main(["phantom", str(tmp_path / "p"), "--mr", *bled]) == 0
+    truth = json.loads((tmp_path / "p" / "truth.json").read_text())
+    assert truth["field_t"] == 1.5 and set(truth["stage"].values()) == {"chronic"}
+    capsys.readouterr()
+    assert cli.main(["triage", str(tmp_path / "p" / "dicom" / "swi")]) == cli.EXIT_NO_RESULT
+    assert "NOT_CT" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--mr", "--slices", "20"], "--slices is of CT"),
+        (["--mr", "--variable-spacing"], "--variable-spacing is of CT"),
+        (["--age", "acute"], "need --mr"),
+        (["--field", "3"], "need --mr"),
+        (["--mr", "--field", "9"], "9"),
+        (["--mr", "--bleed", "subdural:900"], "900"),
+    ],
+)
+def test_what_does_not_go_together(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], said: str
+) -> None:
+    assert cli.main(["phantom", str(tmp_path / "p"), *words]) == cli.EXIT_USAGE
+    assert said in capsys.readouterr().err

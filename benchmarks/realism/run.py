@@ -23,6 +23,8 @@ from edgehem.machine import usable_cpus
 from edgehem.phantom.bleeds import SUBTYPES, Bleed
 from edgehem.phantom.cases import Case, make_case
 from edgehem.phantom.files import cohort_case
+from edgehem.phantom.mr import MrCase, make_mr
+from edgehem.phantom.mr_tissue import STAGES
 from edgehem.volume import Volume
 
 SCHEMA = "edgehem.bench.realism/1"
@@ -98,6 +100,15 @@ def to_look_at(version: str) -> list[tuple[str, Volume]]:
     ]
 
 
+def mr_to_look_at(version: str) -> list[tuple[str, MrCase]]:
+    """MR phantoms for a contact sheet: one head, with blood of every age."""
+    seed = cohort_case(0, SEED)[0]
+    bleeds = (Bleed(subtype="intraparenchymal", ml=LOOKED_AT_ML),)
+    return [
+        (f"phantom {seed}, {stage} blood", make_mr(seed, bleeds=bleeds, age=stage, version=version)) for stage in STAGES
+    ]
+
+
 def measure(volume: Volume) -> Head:
     """Measure a head.
 
@@ -144,12 +155,12 @@ def blood(case: Case) -> dict[str, tuple[float, ...]]:
 def _job(job: tuple[int, bool, str]) -> Head | dict[str, tuple[float, ...]] | None:
     """Measure a phantom, or the blood of one that bled; None where it cannot be measured."""
     index, bled, version = job
-    seed, bleeds = cohort_case(2 * index + bled, SEED)
-    case = make_case(seed, bleeds=bleeds, version=version)
+    seed = cohort_case(2 * index + bled, SEED)[0]
     if bled:
-        return blood(case)
+        subtype = SUBTYPES[index // BLED % len(SUBTYPES)]
+        return blood(make_case(seed, bleeds=(Bleed(subtype=subtype, ml=LOOKED_AT_ML),), version=version))
     try:
-        return measure(case.volume)
+        return measure(make_case(seed, version=version).volume)
     except UsageError:
         return None
 
