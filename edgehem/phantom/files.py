@@ -9,7 +9,7 @@ import multiprocessing
 import os
 import shutil
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -84,12 +84,16 @@ def make_room(out: Path, replaceable: tuple[str, ...]) -> None:
     out.mkdir(parents=True, exist_ok=True)
 
 
+def write_series(datasets: Iterable[Dataset], folder: Path) -> None:
+    """Write DICOM objects as 0001.dcm, 0002.dcm, ... into a folder, which is made."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, dataset in enumerate(datasets, start=1):
+        dataset.save_as(folder / f"{number:04d}.dcm", enforce_file_format=True)
+
+
 def write_case(case: Case, out: Path) -> dict[str, Any]:
     """Write a case that was made in memory; see :func:`write_study`."""
-    series = out / "dicom"
-    series.mkdir(parents=True, exist_ok=True)
-    for number, dataset in enumerate(to_dicom(case), start=1):
-        dataset.save_as(series / f"{number:04d}.dcm", enforce_file_format=True)
+    write_series(to_dicom(case), out / "dicom")
     write_nifti(out / "mask.nii.gz", case.mask, case.volume)
     truth = describe(case)
     (out / TRUTH).write_text(json.dumps(truth, indent=2) + "\n", encoding="utf-8")

@@ -12,7 +12,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, generate_uid
 
 from edgehem.phantom.bleeds import SUBTYPES, Bleed
-from edgehem.phantom.files import TRUTH, decimal, make_room, write_nifti
+from edgehem.phantom.files import TRUTH, decimal, make_room, write_nifti, write_series
 from edgehem.phantom.mr import MR_VERSION, MrCase, MrSeries, make_mr
 from edgehem.phantom.mr_field import LARMOR_MHZ_PER_T
 from edgehem.phantom.mr_signal import DEFAULT_KINDS, KINDS
@@ -83,10 +83,7 @@ def write_mr_study(
 def write_mr_case(case: MrCase, out: Path) -> dict[str, Any]:
     """Write a study that was made in memory; see :func:`write_mr_study`."""
     for kind, series in case.series.items():
-        folder = out / DICOM / kind
-        folder.mkdir(parents=True, exist_ok=True)
-        for number, dataset in enumerate(to_mr_dicom(case, series), start=1):
-            dataset.save_as(folder / f"{number:04d}.dcm", enforce_file_format=True)
+        write_series(to_mr_dicom(case, series), out / DICOM / kind)
         write_nifti(out / f"mask_{kind}.nii.gz", series.mask, series.volume)
     truth = describe_mr(case)
     (out / TRUTH).write_text(json.dumps(truth, indent=2) + "\n", encoding="utf-8")

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgehem.phantom import SUBTYPES, Bleed, Case, Protocol, make_case
-from edgehem.phantom.files import to_dicom, write_nifti
+from edgehem.phantom.files import to_dicom, write_nifti, write_series
 
 PHANTOM = "2"
 """Version of the phantom that can show what is planted."""
@@ -73,10 +73,7 @@ def hematoma_study(truth: Mapping[str, Any], seed: int, *, matrix: int = 512, vo
 def write_images(truth: Mapping[str, Any], out: Path, seed: int) -> dict[str, str]:
     """Write ``ct/`` (DICOM) and ``mask.nii.gz`` (1 in every intraparenchymal hematoma); see :func:`hematoma_study`."""
     case = hematoma_study(truth, seed)
-    series = out / "ct"
-    series.mkdir()
-    for number, dataset in enumerate(to_dicom(case), start=1):
-        dataset.save_as(series / f"{number:04d}.dcm", enforce_file_format=True)
+    write_series(to_dicom(case), out / "ct")
     write_nifti(out / "mask.nii.gz", hematoma_mask(case), case.volume)
     return {"ct": "ct", "mask": "mask.nii.gz"}
 

@@ -11,7 +11,7 @@ from edgehem.export.cohorts.ich_admission import LOCATIONS
 from edgehem.phantom import Bleed, Case, Protocol, hematoma
 from edgehem.phantom.anatomy import Anatomy, synthesise
 from edgehem.phantom.cases import scan_case
-from edgehem.phantom.files import to_dicom, write_nifti
+from edgehem.phantom.files import to_dicom, write_nifti, write_series
 from edgehem.phantom.head import draw_head
 
 PHANTOM = "2"
@@ -72,9 +72,9 @@ def study(patients: Patients, row: int, seed: int, protocol: Protocol | None = N
 def write_images(patients: Patients, row: int, out: Path, seed: int) -> dict[str, str]:
     """Write ``ct/`` (DICOM) and ``mask.nii.gz``; no truth lies beside them. See :func:`study`."""
     case = study(patients, row, seed)
-    (out / "ct").mkdir()
-    for number, dataset in enumerate(to_dicom(case), start=1):
+    slices = to_dicom(case)
+    for dataset in slices:
         dataset.PatientAge = f"{round(float(patients.inputs['age'][row])):03d}Y"
-        dataset.save_as(out / "ct" / f"{number:04d}.dcm", enforce_file_format=True)
+    write_series(slices, out / "ct")
     write_nifti(out / "mask.nii.gz", case.mask, case.volume)
     return {"ct": "ct", "mask": "mask.nii.gz"}

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from edgehem.phantom import Case, Protocol, make_case
-from edgehem.phantom.files import to_dicom
+from edgehem.phantom.files import to_dicom, write_series
 
 PHANTOM = "2"
 """Version of the phantom that can show what is planted."""
@@ -55,10 +55,7 @@ def stroke_study(truth: Mapping[str, Any], seed: int, *, matrix: int = 512, voxe
 def write_images(truth: Mapping[str, Any], out: Path, seed: int) -> dict[str, str]:
     """Write ``ct/`` (DICOM); see :func:`stroke_study`."""
     case = stroke_study(truth, seed)
-    series = out / "ct"
-    series.mkdir()
-    for number, dataset in enumerate(to_dicom(case), start=1):
-        dataset.save_as(series / f"{number:04d}.dcm", enforce_file_format=True)
+    write_series(to_dicom(case), out / "ct")
     return {"ct": "ct"}
 
 
