@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,9 @@ from edgehem.errors import UsageError
 from edgehem.phantom.anatomy import Anatomy
 from edgehem.phantom.brain import Kind, Tissue, ventricle_distance
 from edgehem.phantom.shapes import F32, Bool, PointField, smoothstep
+
+if TYPE_CHECKING:
+    from edgehem.phantom.displacement import Flow
 
 SUBTYPES = ("epidural", "intraparenchymal", "intraventricular", "subarachnoid", "subdural")
 """The RSNA 2019 challenge's five subtypes in its order; a mask holds 1 + this index."""
@@ -127,15 +130,20 @@ class Bled:
         Volume reached, mL. Less than asked for only where the space is smaller (subarachnoid).
     hemorrhages : tuple of dict
         Version 2: site, side, age, signs, density and volume of each hemorrhage.
-    midline_shift_mm : float
-        Version 2: how far they move the septum, towards the patient's left.
+    flow : Flow or None
+        Version 2: how they move the brain; None where nothing moves.
     """
 
     hu: F32
     coverage: dict[str, F32]
     ml: dict[str, float]
     hemorrhages: tuple[dict[str, Any], ...] = ()
-    midline_shift_mm: float = 0.0
+    flow: Flow | None = None
+
+    @property
+    def midline_shift_mm(self) -> float:
+        """How far the septum is moved, towards the patient's left."""
+        return 0.0 if self.flow is None else self.flow.midline_shift_mm
 
 
 def side_of(seed: int) -> int:

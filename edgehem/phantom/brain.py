@@ -41,6 +41,9 @@ class Tissue:
         A :class:`Kind`.
     fluid : float32 array [N]
         Share of cerebrospinal fluid, 0..1.
+    found : uint8 array [N] or None
+        Version 2: what is there that is neither tissue nor blood, of :data:`edgehem.phantom.materials.FINDINGS`; 0 for
+        nothing.
     """
 
     index: npt.NDArray[np.int64]
@@ -50,6 +53,7 @@ class Tissue:
     depth: F32
     kind: npt.NDArray[np.uint8]
     fluid: F32
+    found: npt.NDArray[np.uint8] | None = None
 
 
 def ventricle_distance(head: Head, x: F32, y: F32, z: F32) -> F32:

@@ -16,9 +16,11 @@ from edgehem.errors import UsageError
 from edgehem.phantom import gantry, hematoma
 from edgehem.phantom.anatomy import Anatomy, synthesise
 from edgehem.phantom.bleeds import SUBTYPES, Bled, Bleed, bleed, midline_shift
+from edgehem.phantom.couch import SUPPORTS, Couch, draw_couch
+from edgehem.phantom.displacement import Flow, carry_labels
 from edgehem.phantom.flaws import Flaws, alter
 from edgehem.phantom.head import Head, draw_head
-from edgehem.phantom.optics import KERNELS, Optics
+from edgehem.phantom.optics import KERNEL_CHANCES, KERNELS, Optics
 from edgehem.phantom.scanner import Scan, acquire, head_range
 from edgehem.volume import Volume
 
@@ -52,6 +54,10 @@ class Protocol:
     matrix : int
     kernel : str or None
         Version 2: one of :data:`edgehem.phantom.optics.KERNELS`.
+    noise_hu : float or None
+        Standard deviation of the noise in the middle of a head of median attenuation.
+    support : str or None
+        Version 2: one of :data:`edgehem.phantom.couch.SUPPORTS`.
     coverage : str
         Version 2: "whole", "no vertex" or "no base" (a fifth of the head is missing at that end).
     """
@@ -65,11 +71,17 @@ class Protocol:
     padding: int | None = None
     matrix: int = 512
     kernel: str | None = None
+    noise_hu: float | None = None
+    support: str | None = None
     coverage: str = "whole"
 
     def __post_init__(self) -> None:
         if self.kernel is not None and self.kernel not in KERNELS:
             raise UsageError(f"unknown kernel {self.kernel!r}; one of {', '.join(KERNELS)}")
+        if self.noise_hu is not None and not 0 <= self.noise_hu <= 50:
+            raise UsageError(f"noise of {self.noise_hu} HU; 0 to 50 was expected")
+        if self.support is not None and self.support not in SUPPORTS:
+            raise UsageError(f"unknown support {self.support!r}; one of {', '.join(SUPPORTS)}")
         if self.coverage not in COVERAGES:
             raise UsageError(f"unknown coverage {self.coverage!r}; one of {', '.join(COVERAGES)}")
         if self.bits == 12 and self.intercept == 0:
@@ -102,6 +114,11 @@ class Case:
         Version 2: what is known of every hemorrhage; see :class:`edgehem.phantom.bleeds.Bled`.
     optics : Optics or None
         Version 2: kernel, hardening and profile of the scan.
+    couch : Couch or None
+        Version 2: what the head lies on.
+    found : uint8 array [Z, Y, X] or None
+        Version 2: labels of what is neither tissue nor blood, :data:`edgehem.phantom.materials.FINDINGS`; None where
+        there is nothing.
     """
 
     seed: int
@@ -116,6 +133,8 @@ class Case:
     head: Head | None = None
     hemorrhages: tuple[dict[str, Any], ...] = ()
     optics: Optics | None = None
+    couch: Couch | None = None
+    found: npt.NDArray[np.uint8] | None = None
 
     @property
     def labels(self) -> dict[str, int]:
@@ -192,15 +211,18 @@ def draw_scan(seed: int, anatomy: Anatomy, protocol: Protocol) -> Scan:
     drawn = int(rng.choice([-1024, 0], p=[0.75, 0.25])) if protocol.intercept is None else protocol.intercept
     intercept = -1024 if protocol.bits == 12 else drawn
     bits = (12 if intercept == -1024 else 16) if protocol.bits is None else protocol.bits
-    per_mm = 512 / protocol.matrix  # coarser pixels average noise away
+    # In version 1, coarser pixels average noise away; in version 2 the kernel tells what they cannot hold.
+    averaged = float((512 / protocol.matrix) ** 0.5) if anatomy.head.version == "1" else 1.0
+    fov_mm = float(rng.uniform(230, 255))
+    noise_hu = float(rng.uniform(2.2, 5.5)) * float(np.sqrt(5 / max(thickness, 1.5))) / averaged
     return Scan(
         seed=seed,
         positions=tuple(float(c) for c in centres),
         thickness_mm=tuple(float(t) for t in thick),
         tilt_deg=tilt,
         matrix=protocol.matrix,
-        fov_mm=float(rng.uniform(230, 255)),
-        noise_hu=float(rng.uniform(2.2, 5.5)) * float(np.sqrt(5 / max(thickness, 1.5))) / float(per_mm**0.5),
+        fov_mm=fov_mm,
+        noise_hu=noise_hu if protocol.noise_hu is None else protocol.noise_hu,
         sharpness=float(rng.uniform(0.3, 0.7)),
         streaks=float(rng.uniform(0, 1)),
         drift_hu=float(rng.uniform(0, 1.2)),
@@ -214,7 +236,7 @@ def draw_scan(seed: int, anatomy: Anatomy, protocol: Protocol) -> Scan:
 def draw_optics(seed: int, protocol: Protocol) -> Optics:
     """Draw what version 2 knows of a scanner. Hardening beyond 1 stands for scatter, which cups as well (ours)."""
     rng = np.random.default_rng([seed, 28])
-    kernel = str(rng.choice(list(KERNELS), p=[0.2, 0.48, 0.28, 0.04]))
+    kernel = str(rng.choice(list(KERNELS), p=KERNEL_CHANCES))
     return Optics(
         kernel=kernel if protocol.kernel is None else protocol.kernel,
         hardening=float(rng.uniform(0.55, 1.15)),
@@ -336,14 +358,17 @@ def expose_case(
     bled = hematoma.bleed(anatomy, placed) if placed else Bled(hu=anatomy.hu, coverage={}, ml={})
     ordered = {name: bled.coverage[name] for name in SUBTYPES if name in bled.coverage}
     hu = bled.hu if flaws == UNSPOILT else alter(anatomy, bled.hu, flaws, seed)
-    volume, painted, visible = gantry.acquire(anatomy, hu, ordered, scan, optics, motion_mm=flaws.motion_mm)
+    couch = draw_couch(scan_seed, anatomy, protocol.support)
+    seen = gantry.acquire(
+        anatomy, hu, ordered, scan, optics, couch, found=_found(anatomy, bled.flow), motion_mm=flaws.motion_mm
+    )
     codes = np.array([0, *(1 + SUBTYPES.index(name) for name in ordered)], np.uint8)
     return Case(
         seed=seed,
-        volume=volume,
-        mask=codes[painted],
+        volume=seen.volume,
+        mask=codes[seen.mask],
         ml=bled.ml,
-        visible_ml=visible,
+        visible_ml=seen.visible,
         age_years=anatomy.head.age_years,
         scan=scan,
         midline_shift_mm=anatomy.head.midline_shift + bled.midline_shift_mm,
@@ -351,4 +376,16 @@ def expose_case(
         head=anatomy.head,
         hemorrhages=bled.hemorrhages,
         optics=optics,
+        couch=couch,
+        found=seen.found,
     )
+
+
+def _found(anatomy: Anatomy, flow: Flow | None) -> npt.NDArray[np.uint8] | None:
+    """Labels of what is neither tissue nor blood as a block [Z, Y, X], moved as the brain is; None without any."""
+    tissue = anatomy.tissue
+    if tissue.found is None or not tissue.found.any():
+        return None
+    block = np.zeros(anatomy.hu.shape, np.uint8)
+    block.reshape(-1)[tissue.index] = tissue.found
+    return block if flow is None else carry_labels(anatomy, flow, block)

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from edgehem.phantom.brain import Kind, Tissue
 from edgehem.phantom.findings import Findings
 from edgehem.phantom.head import Head
-from edgehem.phantom.materials import Layers
+from edgehem.phantom.materials import FINDINGS, Layers
 from edgehem.phantom.shapes import F32, PointField, capsule, chain, ellipsoid, near, smoothstep, soft
 from edgehem.phantom.surgery import Surgery
 from edgehem.phantom.vessels import Vessels
@@ -94,8 +94,10 @@ class Cerebrum:
 
     def tissue(self) -> Tissue:
         """Everything painted so far."""
-        index, x, y, z, depth, kind, fluid = (np.concatenate(parts) for parts in zip(*self._columns, strict=True))
-        return Tissue(index=index, x=x, y=y, z=z, depth=depth, kind=kind, fluid=fluid)
+        index, x, y, z, depth, kind, fluid, found = (
+            np.concatenate(parts) for parts in zip(*self._columns, strict=True)
+        )
+        return Tissue(index=index, x=x, y=y, z=z, depth=depth, kind=kind, fluid=fluid, found=found)
 
     def _sulcus(self, x: F32, y: F32, z: F32, deep: F32) -> tuple[F32, F32]:
         """Distance to the middle of the nearest sulcus, and half its open width, mm."""
@@ -204,16 +206,19 @@ class Cerebrum:
         pale = (pale * smoothstep(patch, -1.6, 0.4) + 0.6 * spread * (1 - grey) * cerebral) * head.leukoaraiosis
         value -= 11 * pale
         layers.over("gliosis", np.clip(pale, 0, 1))
-        cleft = self.findings.paint(value, layers, x, y, z, stem, grey, patch)
+        found = np.zeros(x.shape, np.uint8)
+        cleft = self.findings.paint(value, layers, found, x, y, z, stem, grey, patch)
 
         # Fluid over tissue.
         outer_fluid = np.maximum(soft(spaces, 1.2), cleft)
         if self.surgery is not None:
-            outer_fluid = np.maximum(outer_fluid, soft(self.surgery.cavity(x, y, z) + 2 * patch, 1.5))
+            cavity = soft(self.surgery.cavity(x, y, z) + 2 * patch, 1.5)
+            outer_fluid = np.maximum(outer_fluid, cavity)
+            found[cavity > 0.5] = FINDINGS["resection cavity"]
         ventricular = soft(self.findings.widened(ventricles, x, y, z), 1.0)
         fluid = np.maximum(outer_fluid, ventricular)
         layers.paint(value, head.csf_hu, fluid, "csf")
-        dura = self.vessels.paint(value, layers, x, y, z, depth, vault, level, tent_height, texture)
+        dura = self.vessels.paint(value, layers, found, x, y, z, depth, vault, level, tent_height, texture)
 
         kind = np.zeros(x.shape, np.uint8)
         kind[infratentorial] = Kind.CEREBELLUM
@@ -223,7 +228,8 @@ class Cerebrum:
         kind[dura > 0.5] = Kind.DURA
         kind[canal] = Kind.CANAL
         keep = inner < 0
-        self._columns.append((index[keep], x[keep], y[keep], z[keep], depth[keep], kind[keep], fluid[keep]))
+        columns = (index, x, y, z, depth, kind, fluid, found)
+        self._columns.append(tuple(column[keep] for column in columns))
         return np.asarray(value, np.float32)
 
     @staticmethod

@@ -177,17 +177,33 @@ def carry(anatomy: Anatomy, flow: Flow, block: F32, outside: float, least_mm: fl
         Points that move less stay.
     """
     index = anatomy.tissue.index
-    going = np.flatnonzero((flow.moved**2).sum(axis=0) > least_mm**2)
     source = np.full(block.shape, outside, np.float32)
     source.reshape(-1)[index] = block.reshape(-1)[index]
-    small = index[going].astype(np.int32)
-    rest = small // block.shape[2]
-    column = small - rest * block.shape[2]
-    plane = rest // block.shape[1]
-    row = rest - plane * block.shape[1]
-    steps = [float(axis[1] - axis[0]) for axis in anatomy.axes]
-    at = np.empty((3, len(going)), np.float32)
-    at[0], at[1], at[2] = plane, row, column
-    for axis in range(3):
-        at[axis] -= flow.moved[axis, going] / np.float32(steps[axis])
-    block.reshape(-1)[index[going]] = trilinear(source, at)
+    going, at = _origins(anatomy, flow, least_mm)
+    block.reshape(-1)[going] = trilinear(source, at)
+
+
+def carry_labels(
+    anatomy: Anatomy, flow: Flow, block: npt.NDArray[np.uint8], least_mm: float = 0.2
+) -> npt.NDArray[np.uint8]:
+    """A copy of labels [Z, Y, X] that has moved with the tissue: each voxel gets the label of the nearest origin."""
+    going, at = _origins(anatomy, flow, least_mm)
+    z, y, x = (np.clip(np.rint(a), 0, n - 1).astype(np.int64) for a, n in zip(at, block.shape, strict=True))
+    moved = block.copy()
+    moved.reshape(-1)[going] = block[z, y, x]
+    return moved
+
+
+def _origins(anatomy: Anatomy, flow: Flow, least_mm: float) -> tuple[npt.NDArray[np.int64], F32]:
+    """Voxels whose content moves, and where it comes from: flat indices [M], fractional indices float32 [3, M]."""
+    _, rows, columns = anatomy.hu.shape
+    moving = np.flatnonzero((flow.moved**2).sum(axis=0) > least_mm**2)
+    going = anatomy.tissue.index[moving]
+    small = going.astype(np.int32)
+    rest = small // columns
+    plane = rest // rows
+    at = np.empty((3, len(moving)), np.float32)
+    at[0], at[1], at[2] = plane, rest - plane * rows, small - rest * columns
+    for axis, places in enumerate(anatomy.axes):
+        at[axis] -= flow.moved[axis, moving] / np.float32(places[1] - places[0])
+    return going, at

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from edgehem.phantom.head import Head
-from edgehem.phantom.materials import Layers
+from edgehem.phantom.materials import FINDINGS, Labels, Layers
 from edgehem.phantom.shapes import F32, Triple, ellipsoid, smoothstep, soft
 
 _CENTRES: dict[str, tuple[Triple, Triple]] = {
@@ -55,10 +55,13 @@ class Findings:
     def swollen(self, x: F32, y: F32, z: F32) -> F32 | np.float32:
         """How far sulci are closed by an acute infarct's swelling, 0..1."""
         head = self.head
-        if head.infarct is None or head.infarct_hours < 3:
+        swelling = head.infarct_swelling
+        if swelling is None:
+            swelling = 0.0 if head.infarct_hours < 3 else min(1.0, head.infarct_hours / 24)
+        if head.infarct is None or swelling <= 0:
             return np.float32(0)
         distance = self._territory(head.infarct, head.infarct_side, head.infarct_extent, x, y, z)
-        return np.asarray(soft(distance, 6.0) * min(1.0, head.infarct_hours / 24), np.float32)
+        return np.asarray(soft(distance, 6.0) * np.float32(swelling), np.float32)
 
     def widened(self, ventricles: F32, x: F32, y: F32, z: F32) -> F32:
         """Ventricles that an old infarct beside them has pulled out, mm."""
@@ -69,14 +72,15 @@ class Findings:
         return np.asarray(ventricles - 4.5 * head.old_infarct_extent * np.exp(-np.clip(loss, 0, None) / 14), np.float32)
 
     def paint(
-        self, value: F32, layers: Layers, x: F32, y: F32, z: F32, stem: F32, grey: F32, patch: F32
+        self, value: F32, layers: Layers, found: Labels, x: F32, y: F32, z: F32, stem: F32, grey: F32, patch: F32
     ) -> F32 | np.float32:
-        """Paint what is there over the tissue, in place; returns the share of fluid-filled clefts."""
+        """Paint what is there over the tissue, and label it, in place; returns the share of fluid-filled clefts."""
         head = self.head
         fluid: F32 | np.float32 = np.float32(0)
         if head.infarct is not None and head.infarct_drop_hu > 0:
             distance = self._territory(head.infarct, head.infarct_side, head.infarct_extent, x, y, z) + 2.5 * patch
             share = soft(distance, 5.0)
+            found[share > 0.5] = FINDINGS["acute infarct"]
             # Cortex and nuclei lose what told them from white matter, and more: they are what starves first.
             contrast = (head.grey_hu - head.white_hu) * grey * min(1.0, head.infarct_drop_hu / 6)
             value -= share * (0.55 * contrast + head.infarct_drop_hu * (0.6 + 0.4 * grey) * 0.8)
@@ -84,6 +88,7 @@ class Findings:
             distance = self._territory(head.old_infarct, head.old_infarct_side, head.old_infarct_extent, x, y, z)
             distance = distance + 3 * patch
             lost = soft(distance, 4.0) * (stem > 0)
+            found[lost > 0.5] = FINDINGS["old infarct"]
             layers.paint(value, head.csf_hu + 11, lost, "gliosis")
             fluid = np.asarray(lost * smoothstep(-distance, 2, 7) * smoothstep(patch, -1.2, 0.6), np.float32)
         for centre, radii in self.lacunes:
@@ -92,5 +97,6 @@ class Findings:
             gone = 0.9 * soft(ellipsoid(x[near], y[near], z[near], centre, radii), 1.5)
             part.paint(hole, head.csf_hu + 5, gone, "csf")
             value[near] = hole
+            found[near[gone > 0.5]] = FINDINGS["lacune"]
             layers.put(near, part)
         return fluid

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from edgehem.phantom.anatomy import Anatomy
 from edgehem.phantom.beam import GRID, expose
+from edgehem.phantom.couch import Couch, Support
 from edgehem.phantom.face import AIR_HU
 from edgehem.phantom.flaws import Restless, metal_streaks, smear
 from edgehem.phantom.optics import Grain, Optics, spread
-from edgehem.phantom.scanner import Scan, headrest, stack_volume
+from edgehem.phantom.scanner import Scan, stack_volume
 from edgehem.phantom.shapes import F32
 from edgehem.volume import Volume
 
@@ -87,6 +89,17 @@ class Sampler:
         rows, columns = self.plain
         return np.asarray(rows @ self._lines_of(block, number) @ columns, np.float32)
 
+    def labels(self, block: npt.NDArray[np.uint8], number: int) -> npt.NDArray[np.uint8]:
+        """Labels in the middle of a slice, uint8 [matrix, matrix]."""
+        z_axis, y_axis, x_axis = self.axes
+        centre = self.scan.positions[number] / self.cosine
+        iz, _ = _nearest(z_axis, centre - self.offsets * self.sine)
+        iy, within = _nearest(y_axis, self.offsets * self.cosine)
+        ix, across = _nearest(x_axis, self.offsets)
+        out: npt.NDArray[np.uint8] = block[iz, iy][:, ix]
+        out *= (within[:, None] & across[None]).astype(np.uint8)
+        return out
+
     def touches(self, number: int, planes: npt.NDArray[np.int64]) -> bool:
         """Whether a slice may cross any of the block's planes."""
         z_axis = self.axes[0]
@@ -95,6 +108,12 @@ class Sampler:
         half = self.scan.thickness_mm[number] + abs(self.sine) * 125
         centre = self.scan.positions[number] / self.cosine
         return bool(z_axis[planes[0]] - 2 < centre + half and z_axis[planes[-1]] + 2 > centre - half)
+
+
+def _nearest(axis: F32, places: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+    """Nearest sample of an evenly spaced axis for every place, and which places lie on the axis at all."""
+    at = np.rint((places - axis[0]) / (axis[1] - axis[0])).astype(np.int64)
+    return np.clip(at, 0, len(axis) - 1), (at >= 0) & (at < len(axis))
 
 
 def _linear(places: F32, samples: F32) -> F32:
@@ -120,34 +139,62 @@ def _streaks(rng: np.random.Generator, scan: Scan, pixel_mm: float) -> F32:
     return np.asarray((running[:, width:] - running[:, :-width]) / np.float32(np.sqrt(width)), np.float32)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Exposure:
+    """What a scan gives.
+
+    Parameters
+    ----------
+    volume : Volume
+    mask : uint8 array [slices, matrix, matrix]
+        As :func:`edgehem.phantom.scanner.acquire` gives it.
+    found : uint8 array [slices, matrix, matrix] or None
+        Labels in the middle of every slice.
+    visible : dict of label to float
+        Volume inside the scanned slices, mL.
+    """
+
+    volume: Volume
+    mask: npt.NDArray[np.uint8]
+    found: npt.NDArray[np.uint8] | None
+    visible: dict[str, float]
+
+
 def acquire(
     anatomy: Anatomy,
     hu: F32,
     coverage: Mapping[str, F32],
     scan: Scan,
     optics: Optics,
+    couch: Couch,
     *,
+    found: npt.NDArray[np.uint8] | None = None,
     motion_mm: float = 0.0,
-) -> tuple[Volume, npt.NDArray[np.uint8], dict[str, float]]:
-    """Scan a head: :func:`edgehem.phantom.scanner.acquire` for version 2.
+) -> Exposure:
+    """Scan a head of version 2.
 
     Parameters
     ----------
     anatomy, hu, coverage, scan, motion_mm
-        As there. `noise_hu` is the noise in the middle of a head of median attenuation.
+        See :func:`edgehem.phantom.scanner.acquire`. `noise_hu` is the noise in the middle of a head of median
+        attenuation.
     optics : Optics
+    couch : Couch
+    found : uint8 array [Z, Y, X], optional
+        Labels of what is neither tissue nor blood.
 
     Returns
     -------
-    volume, mask, visible
-        As there.
+    Exposure
     """
     sampler = Sampler(anatomy, scan, optics)
     rng = np.random.default_rng([scan.seed, 24])
     grain = Grain(optics, scan.matrix, sampler.pixel_mm)
     shape = (len(scan.positions), scan.matrix, scan.matrix)
     pixels, mask = np.empty(shape, np.int16), np.zeros(shape, np.uint8)
-    rest = headrest(scan, rng) if scan.headrest else np.float32(0)
+    support = Support(couch, sampler.offsets.astype(np.float32), scan.tilt_deg)
+    labels = None if found is None else np.zeros(shape, np.uint8)
+    labelled = None if found is None else np.flatnonzero(found.any(axis=(1, 2)))
     lowest, highest = (-1024, 3071) if scan.bits == 12 else (-2000, 20000)
     outside = np.hypot(sampler.offsets[:, None], sampler.offsets[None]) > scan.fov_mm / 2
     visible = dict.fromkeys(coverage, 0.0)
@@ -168,6 +215,8 @@ def acquire(
             image += metal_streaks(image, sampler.pixel_mm, scan.seed + number)
             if restless is not None:
                 image[:] = smear(image, restless.during_a_slice(), sampler.pixel_mm)
+            rows, over_air = support.over_air(scan.positions[number] / sampler.cosine)
+            np.maximum(image[rows], AIR_HU + over_air, out=image[rows])
             middle = unevenness[slot, GRID // 2 - 8 : GRID // 2 + 8, GRID // 2 - 8 : GRID // 2 + 8].mean()
             relative = unevenness[slot] / REFERENCE_NOISE * (REFERENCE_NOISE / middle) ** optics.modulation
             level = up @ (scan.noise_hu * np.minimum(relative, 8).astype(np.float32)) @ up.T
@@ -175,7 +224,6 @@ def acquire(
             starved = np.clip(level - np.float32(1.2 * scan.noise_hu), 0, 2 * scan.noise_hu)  # HU
             if scan.streaks > 0 and starved.max() > 0.3 * scan.noise_hu:
                 image += np.float32(0.6 * scan.streaks) * starved * _streaks(rng, scan, sampler.pixel_mm)
-            np.maximum(image, AIR_HU + rest, out=image)
             image += np.float32(scan.drift_hu * rng.standard_normal())
             stored = np.rint(np.clip(image, lowest, highest)).astype(np.int32) - scan.intercept
             if scan.padding is not None:
@@ -188,4 +236,6 @@ def acquire(
                 mask[number][share >= 0.5] = value
                 area = sampler.pixel_mm**2
                 visible[name] += float(share.sum(dtype=np.float64)) * area * scan.thickness_mm[number] / 1000
-    return stack_volume(pixels, scan), mask, visible
+            if found is not None and labels is not None and labelled is not None and sampler.touches(number, labelled):
+                labels[number] = sampler.labels(found, number)
+    return Exposure(volume=stack_volume(pixels, scan), mask=mask, found=labels, visible=visible)

@@ -90,6 +90,8 @@ class Head:
     infarct_extent: float = 0.8
     infarct_drop_hu: float = 0.0
     infarct_hours: float = 0.0
+    # how far it closes sulci, 0..1; None: as far as its age lets expect
+    infarct_swelling: float | None = None
     # calcifications, HU; 0 where there is none
     falx_hu: float = 0.0
     tentorium_hu: float = 0.0
@@ -119,9 +121,15 @@ class Head:
         for name in ("old_infarct_side", "infarct_side", "mca_side", "surgery_side"):
             if getattr(self, name) not in (-1, 1):
                 raise UsageError(f"a head's {name} is {getattr(self, name)!r}; +1 (left) or -1 (right) was expected")
-        for name in ("old_infarct_extent", "infarct_extent", "atrophy", "leukoaraiosis"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise UsageError(f"a head's {name} is {getattr(self, name)!r}; 0 to 1 was expected")
+        for field in fields(self):
+            value = getattr(self, field.name)
+            numbers = value if isinstance(value, tuple) else (value,)
+            if any(isinstance(number, float) and not np.isfinite(number) for number in numbers):
+                raise UsageError(f"a head's {field.name} is {value!r}; finite numbers were expected")
+        for name in ("old_infarct_extent", "infarct_extent", "atrophy", "leukoaraiosis", "infarct_swelling"):
+            share = getattr(self, name)
+            if share is not None and not 0 <= share <= 1:
+                raise UsageError(f"a head's {name} is {share!r}; 0 to 1 was expected")
 
 
 def changed(head: Head, changes: dict[str, Any]) -> Head:

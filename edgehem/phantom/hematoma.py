@@ -11,7 +11,7 @@ import numpy as np
 from edgehem.phantom.anatomy import Anatomy
 from edgehem.phantom.bleeds import SITES, Bled, Bleed, fill
 from edgehem.phantom.brain import Kind
-from edgehem.phantom.displacement import carry, displace
+from edgehem.phantom.displacement import Flow, carry, displace
 from edgehem.phantom.fields import Space, epidural, intraventricular, parenchymal, subarachnoid, subdural
 from edgehem.phantom.places import draw_site
 from edgehem.phantom.shapes import F32, PointField, smoothstep
@@ -23,6 +23,8 @@ DENSITIES = {
 """HU of a clot by age, drawn evenly: textbook ranges, rounded."""
 DISPLACES = {"epidural": 0.95, "intraparenchymal": 0.6, "intraventricular": 0.15, "subarachnoid": 0.0, "subdural": 0.9}
 """Share of the blood's volume that pushes tissue away; the rest replaces what is destroyed, or fluid (ours)."""
+CONTUSION_DISPLACES = 0.35
+"""How much less a contusion pushes than another parenchymal hemorrhage: it is mixed with tissue (ours)."""
 SIGN_CHANCES = {"swirl": 0.2, "black hole": 0.15, "blend": 0.12, "island": 0.12, "satellite": 0.15, "fluid level": 0.04}
 """How often each sign is drawn where `signs` is None and the clot is large enough for it (ours)."""
 SIGN_ML = 6.0
@@ -144,15 +146,13 @@ def bleed(anatomy: Anatomy, items: Sequence[Placed]) -> Bled:
     order = sorted(range(len(items)), key=lambda i: items[i].bleed.subtype in MASSES)
     taken = np.zeros(t.x.shape, np.float32)
     for item, share in zip(items, shares, strict=True):
-        weight = DISPLACES[item.bleed.subtype] * (0.35 if item.bleed.contusion else 1.0)
+        weight = DISPLACES[item.bleed.subtype] * (CONTUSION_DISPLACES if item.bleed.contusion else 1.0)
         taken = np.maximum(taken, np.float32(weight) * share)
-    shift = 0.0
-    moved = False
+    flow: Flow | None = None
     for number in order:
         item, share, ventricular = items[number], shares[number], broken[number]
-        if item.bleed.subtype in MASSES and not moved and float(taken.sum()) * anatomy.voxel_ml > 0.5:
+        if item.bleed.subtype in MASSES and flow is None and float(taken.sum()) * anatomy.voxel_ml > 0.5:
             flow = displace(anatomy, taken)
-            shift, moved = flow.midline_shift_mm, True
             carry(anatomy, flow, hu, head.csf_hu)
             for block in coverage.values():
                 carry(anatomy, flow, block, 0.0)
@@ -167,7 +167,7 @@ def bleed(anatomy: Anatomy, items: Sequence[Placed]) -> Bled:
             extension = float(ventricular.sum(dtype=np.float64)) * anatomy.voxel_ml
         truth.append(_describe(item, float(share.sum(dtype=np.float64)) * anatomy.voxel_ml, extension))
     volumes = {name: float(block.sum(dtype=np.float64) * anatomy.voxel_ml) for name, block in coverage.items()}
-    return Bled(hu=hu, coverage=coverage, ml=volumes, hemorrhages=tuple(truth), midline_shift_mm=shift)
+    return Bled(hu=hu, coverage=coverage, ml=volumes, hemorrhages=tuple(truth), flow=flow)
 
 
 def _cover(anatomy: Anatomy, coverage: dict[str, F32], subtype: str, share: F32) -> None:

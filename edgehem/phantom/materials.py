@@ -17,6 +17,14 @@ MATERIALS = (
 )  # fmt: skip
 """Every material, in the order of :attr:`Layers.shares`. Skin, lens and clot-free soft tissue count as muscle."""
 
+FINDINGS = {
+    "acute infarct": 1, "old infarct": 2, "lacune": 3, "calcification": 4, "thrombosed sinus": 5,
+    "dense artery": 6, "resection cavity": 7,
+}  # fmt: skip
+"""What inside the skull is labelled besides blood, with its value in the labels; the later wins where two meet."""
+
+Labels = npt.NDArray[np.uint8]
+
 
 class Layers:
     """Paint over points: Hounsfield units always, shares of materials where they are kept.

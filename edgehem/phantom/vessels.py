@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgehem.phantom.head import Head
-from edgehem.phantom.materials import Layers
+from edgehem.phantom.materials import FINDINGS, Labels, Layers
 from edgehem.phantom.shapes import F32, Triple, capsule, chain, ellipsoid, near, soft
 
 FALX_MM = (0.35, 0.85)
@@ -66,6 +66,7 @@ class Vessels:
         self,
         value: F32,
         layers: Layers,
+        found: Labels,
         x: F32,
         y: F32,
         z: F32,
@@ -75,7 +76,7 @@ class Vessels:
         tent_height: F32,
         texture: F32,
     ) -> F32:
-        """Paint over brain and fluid, in place.
+        """Paint over brain and fluid, and label what is found, in place.
 
         Returns
         -------
@@ -96,7 +97,9 @@ class Vessels:
         if head.thrombosis is not None:
             segment = segments[self._segment(head.thrombosis)]
             clot = np.where(self._on_side(head.thrombosis, x), segment, np.float32(9)) - 0.5  # it widens its sinus
-            layers.paint(value, head.thrombosis_hu, soft(np.asarray(clot, np.float32), 1.2), "vessel")
+            thrombus = soft(np.asarray(clot, np.float32), 1.2)
+            layers.paint(value, head.thrombosis_hu, thrombus, "vessel")
+            found[thrombus > 0.5] = FINDINGS["thrombosed sinus"]
         arteries = near((ax < 37) & (z < 8) & (y < 18) & (y > -50), _arteries, x, y, z)
         layers.paint(value, head.artery_hu, soft(arteries, 1.0), "vessel")
         veins = near((ax < 6) & (z > 0) & (z < 16) & (y > -22) & (y < 40), _deep_veins, x, y, z)
@@ -104,14 +107,18 @@ class Vessels:
         if head.mca_hu > 0:
             own = x * np.float32(head.mca_side)
             dense = near((own > 6) & (own < 38) & (z < -8) & (z > -24), middle_cerebral, own, y, z)
-            layers.paint(value, head.mca_hu, soft(dense - 0.3, 1.0), "vessel")
+            clot = soft(dense - 0.3, 1.0)
+            layers.paint(value, head.mca_hu, clot, "vessel")
+            found[clot > 0.5] = FINDINGS["dense artery"]
         for hu, centre, radii in self.spots:
             around = np.flatnonzero(np.abs(z - centre[2]) < 2 * radii[2] + 2)
             if around.size:
                 spot, part = value[around], layers.at(around)
                 lump = ellipsoid(x[around], y[around], z[around], centre, radii) + 0.6 * texture[around]
-                part.paint(spot, hu * (0.8 + 0.25 * texture[around]), soft(lump, 1.6), "calcium")
+                share = soft(lump, 1.6)
+                part.paint(spot, hu * (0.8 + 0.25 * texture[around]), share, "calcium")
                 value[around] = spot
+                found[around[share > 0.5]] = FINDINGS["calcification"]
                 layers.put(around, part)
         plexus = near(
             (ax < 25) & (z > 5) & (z < 23) & (y > -2) & (y < 36),
