@@ -8,6 +8,7 @@ from pathlib import Path
 from edgehem.export.cohorts import exam_report
 from edgehem.export.cohorts.core import Variant
 from edgehem.export.cohorts.exam import QUICK, Size, examine
+from edgehem.export.cohorts.exam_parts import examine_parts
 from edgehem.export.cohorts.registry import COHORTS
 from edgehem.export.cohorts.registry import cohort as named
 from edgehem.export.cohorts.tables import write_cohort
@@ -51,4 +52,5 @@ def exam(
     size = QUICK if quick else Size()
     kinds = [named(name) for name in names or COHORTS]
     rows = examine(kinds, size=size, seed=seed, workers=workers, progress=progress)
-    return exam_report.report(rows, seed=seed, size=size)
+    parts = examine_parts(kinds, large=size.large, nearer=size.nearer, seed=seed, workers=workers)
+    return exam_report.report(rows, parts, seed=seed, size=size)

@@ -154,6 +154,42 @@ class Patients:
         return Patients(**parts, seeds=self.seeds[rows])
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """A ceiling for who sees only a part, or more: a chance of a label that the truth holds.
+
+    Parameters
+    ----------
+    label : str
+    truth : str
+        Name in :attr:`Patients.truth`: float64 [N].
+    what : str
+        Who knows it, in words.
+    """
+
+    label: str
+    truth: str
+    what: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Nearer:
+    """A bound below the ceiling: chances given less than everything, but all that any model may see.
+
+    Parameters
+    ----------
+    label, what : str
+        Of which label; who knows so much, in words.
+    outcome : int64 array [N]
+    chance : float64 array [N]
+    """
+
+    label: str
+    what: str
+    outcome: npt.NDArray[np.int64]
+    chance: Float
+
+
 class Cohort(ABC):
     """A kind of cohort.
 
@@ -174,6 +210,8 @@ class Cohort(ABC):
     paths : tuple of str
         Path columns of the training table that :meth:`write_files` fills: ``ct``, ``mask``, ``mr``, ``ecg``,
         ``series``, ``text``.
+    parts : tuple of Part
+        Ceilings beside that of everything.
     """
 
     name: ClassVar[str]
@@ -185,6 +223,7 @@ class Cohort(ABC):
     test: ClassVar[int]
     examined: ClassVar[int] = 25_000
     paths: ClassVar[tuple[str, ...]] = ()
+    parts: ClassVar[tuple[Part, ...]] = ()
 
     @abstractmethod
     def block(self, rng: np.random.Generator, shifted: bool) -> Patients:
@@ -211,6 +250,10 @@ class Cohort(ABC):
         comes from ``patients.seeds`` (:func:`reader_noise`), so that a patient reads the same in every draw.
         """
         return {}
+
+    def nearer(self, count: int, *, seed: int = 0, shifted: bool = False) -> list[Nearer]:
+        """Bounds nearer than the ceiling, where one can be computed, on patients of their own; the default has none."""
+        return []
 
     def draw(self, count: int, *, seed: int = 0, variant: Variant = Variant.PLANTED, first: int = 0) -> Patients:
         """Draw patients.
@@ -268,52 +311,11 @@ class Cohort(ABC):
         ------
         CohortError
         """
-        problems = []
-        if list(drawn.inputs) != [column.name for column in self.columns]:
-            problems.append("inputs are not the columns, in their order")
-        if list(drawn.labels) != [label.name for label in self.labels]:
-            problems.append("labels are not those that were said")
-        for part in PARTS:
-            for name, values in getattr(drawn, part).items():
-                if len(values) != BLOCK:
-                    problems.append(f"{part} {name} has {len(values)} rows")
-        if not problems:
-            problems = [text for column in self.columns for text in _misfits(column, drawn.inputs[column.name])]
-            problems += [text for label in self.labels for text in _mislabelled(label, drawn)]
+        from edgehem.export.cohorts.checks import problems_of
+
+        problems = problems_of(self, drawn)
         if problems:
             raise CohortError(f"cohort {self.name}: {'; '.join(problems)}")
-
-
-def _misfits(column: Column, values: Values) -> list[str]:
-    """What a column holds that it may not hold."""
-    if column.kind == "category":
-        strange = set(np.unique(values).tolist()) - {"", *column.values}
-        return [f"{column.name} holds {', '.join(sorted(strange))}"] if strange else []
-    if values.dtype != np.float64:
-        return [f"{column.name} is {values.dtype}, not float64"]
-    known = values[~np.isnan(values)]
-    low, high = (0, 1) if column.kind == "binary" else (column.low, column.high)
-    texts = [f"{column.name} leaves {low} to {high}"] if ((known < low) | (known > high)).any() else []
-    if (np.round(known, column.digits if column.kind == "real" else 0) != known).any():
-        texts.append(f"{column.name} has more decimals than are written")
-    return texts
-
-
-def _mislabelled(label: Label, drawn: Patients) -> list[str]:
-    """What is wrong with a label and its chance."""
-    texts = []
-    values = drawn.labels[label.name]
-    if ((values < UNKNOWN) | (values >= label.classes)).any():
-        texts.append(f"{label.name} has a class outside 0 to {label.classes - 1}")
-    outcome = drawn.outcome(label.name)
-    if (outcome == UNKNOWN).any() or ((values != UNKNOWN) & (values != outcome)).any():
-        texts.append(f"complete {label.name} is not the label before some were lost")
-    chance = drawn.chance.get(label.name)
-    if chance is None:
-        return [*texts, f"{label.name} has no chance"] if label.classes == 2 else texts
-    if chance.shape != ((BLOCK,) if label.classes == 2 else (BLOCK, label.classes)):
-        return [*texts, f"the chance of {label.name} has shape {chance.shape}"]
-    return texts if ((chance >= 0) & (chance <= 1)).all() else [*texts, f"the chance of {label.name} leaves 0 to 1"]
 
 
 def _joined(parts: Sequence[Patients]) -> Patients:

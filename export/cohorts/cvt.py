@@ -15,7 +15,7 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from edgehem.export.cohorts.core import BLOCK, Cohort, Column, Float, Label, Patients, Values, reader_noise, tidy
+from edgehem.export.cohorts.core import BLOCK, Cohort, Column, Float, Label, Part, Patients, Values, reader_noise, tidy
 from edgehem.export.cohorts.cvt_causes import CAUSES, LOBES, SITES, network
 from edgehem.export.cohorts.cvt_factors import IMAGE, Group, Index, Network
 from edgehem.export.cohorts.cvt_images import write_images
@@ -33,7 +33,7 @@ UNTOLD = (0.25, 0.45)
 
 SCANNERS: tuple[tuple[tuple[float, ...], tuple[str, ...]], ...] = (
     ((5.0, 4.5), ("soft", "standard")),
-    ((3.0, 2.5), ("standard", "sharp")),
+    ((3.0, 2.5), ("standard", "fine")),
 )
 """Slice thicknesses (mm) and kernels of the two centres, each as likely as the next. Ours: the external centre has
 thinner slices, and with them more noise, and sharper kernels."""
@@ -90,6 +90,17 @@ class Cvt(Cohort):
     train: ClassVar[int] = 192
     test: ClassVar[int] = 83
     paths: ClassVar[tuple[str, ...]] = ("ct", "mask")
+    parts: ClassVar[tuple[Part, ...]] = tuple(
+        Part(label="cvt", truth=f"chance_{name}", what=what)
+        for name, what in (
+            ("clinical", "clinical features, none lost"),
+            ("table", "clinical features as the table has them"),
+            ("image", "what is planted in the image"),
+            ("image_epilepsy", "what is planted in the image, and epilepsy"),
+            ("image_head", "the image with the age and sex that its head has"),
+            ("texture_location", "texture and location"),
+        )
+    )
 
     def block(self, rng: np.random.Generator, shifted: bool) -> Patients:
         """Draw causes, then every feature of them."""
@@ -163,7 +174,8 @@ def ceilings(net: Network, drawn: Mapping[str, Index], lost: Mapping[str, npt.ND
 
     ``clinical``: all clinical features. ``table``: the same without what was lost. ``image``: all features of the CT,
     as drawn (the scanner's noise can only take from it). ``image_epilepsy``: those and epilepsy, the ingredients of the
-    published nomogram. ``texture_location``: those of the CT without shape.
+    published nomogram. ``image_head``: those and age and sex, which the phantom's head shows and its files name: the
+    bound for who reads the files. ``texture_location``: those of the CT without shape.
     """
     clinical, image = net.names(ADMITTED), net.names(*IMAGE)
     return {
@@ -171,6 +183,7 @@ def ceilings(net: Network, drawn: Mapping[str, Index], lost: Mapping[str, npt.ND
         "table": _chance(net, drawn, clinical, lost),
         "image": _chance(net, drawn, image),
         "image_epilepsy": _chance(net, drawn, (*image, "epilepsy")),
+        "image_head": _chance(net, drawn, (*image, "age", "female")),
         "texture_location": _chance(net, drawn, net.names("texture", "location")),
     }
 

@@ -9,11 +9,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgehem.phantom import SUBTYPES, Bleed, Case, Protocol, make_case
+from edgehem.export.cohorts.planted_studies import planted_study
+from edgehem.phantom import SUBTYPES, Bleed, Case
 from edgehem.phantom.files import to_dicom, write_nifti, write_series
 
-PHANTOM = "2"
-"""Version of the phantom that can show what is planted."""
 SITES = {
     "frontal": "frontal lobe",
     "parietal": "parietal lobe",
@@ -41,33 +40,9 @@ VENTRICULAR_ML = (1.5, 8.0)
 
 
 def hematoma_study(truth: Mapping[str, Any], seed: int, *, matrix: int = 512, voxel_mm: float = 1.0) -> Case:
-    """Make the study of one patient in memory.
-
-    Parameters
-    ----------
-    truth : mapping
-        One patient's columns of the truth (:meth:`edgehem.export.cohorts.cvt.Cvt.block`).
-    seed : int
-        Of everything that the cohort did not plant: the head's shape, the hematoma's outline, noise.
-    matrix : int
-        Pixels of a row.
-    voxel_mm : float
-        Resolution of the head's block.
-    """
-    return make_case(
-        seed,
-        bleeds=hemorrhages(truth, seed),
-        protocol=Protocol(
-            thickness_mm=float(truth["thickness_mm"]),
-            tilt_deg=0.0,
-            variable_spacing=False,
-            matrix=matrix,
-            kernel=str(truth["kernel"]),
-        ),
-        voxel_mm=voxel_mm,
-        version=PHANTOM,
-        head=head_fields(truth, seed),
-    )
+    """One patient's study in memory (:func:`.planted_study`), by the truth of :class:`.Cvt`."""
+    head = head_fields(truth, seed)
+    return planted_study(truth, seed, head=head, bleeds=hemorrhages(truth, seed), matrix=matrix, voxel_mm=voxel_mm)
 
 
 def write_images(truth: Mapping[str, Any], out: Path, seed: int) -> dict[str, str]:

@@ -19,6 +19,8 @@ PAIRED = 50
 OUTSIDE, SURE = 1e-4, 3.89
 """What lies outside a 99.99 % interval, and its normal deviate: an exam makes some ninety comparisons, and must not
 fail by luck."""
+NOT_SO_LIKELY = 1e-4
+"""Chances that deviate from frequencies with less probability than this are called wrong."""
 
 
 @dataclass(frozen=True, kw_only=True)

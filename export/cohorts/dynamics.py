@@ -18,9 +18,9 @@ from edgehem.export.cohorts.core import (
     Cohort,
     Column,
     Label,
+    Nearer,
     Patients,
     lose,
-    sigmoid,
     tidy,
 )
 from edgehem.export.cohorts.dynamics_admission import AGENTS, OTHER, USUAL, Admission, admit, draw_tosses
@@ -36,6 +36,7 @@ from edgehem.export.cohorts.dynamics_course import (
     follow,
 )
 from edgehem.export.cohorts.dynamics_outcome import LABEL_H, LAST_H, conclude
+from edgehem.export.cohorts.dynamics_signs import DENSITY_ERROR_HU, density_spread, mixed_chance
 from edgehem.export.cohorts.dynamics_spread import Spread
 from edgehem.export.cohorts.notes import Facts, write_note
 from edgehem.export.cohorts.notes_concepts import read_notes
@@ -47,9 +48,6 @@ READER_ERROR = 0.1
 """Log standard deviation of a region's volume as it was read. Ours."""
 READ_ML = 0.1
 """Less blood in a region is overlooked. Ours."""
-DENSITY_HU, PER_FRAILTY_HU, DENSITY_ERROR_HU = 9.0, 2.2, 1.2
-"""Spread of density in a hemorrhage, what a unit of log frailty adds, and the reader's error. Ours: blood that still
-flows has not clotted evenly, which is why swirl and black-hole signs foretell growth."""
 NO_REPEAT_CT, NO_FOLLOW_UP = 0.05, 0.06
 """Shares of patients without the labels of 24 h and of 90 days, lost at random. Ours."""
 CAUSES = (
@@ -127,6 +125,12 @@ class Dynamics(Cohort):
         chart = {name: patients.truth[f"chart_{name}"] for name in CHANNELS}
         return summaries(chart) | read_notes(note(patients, row) for row in range(len(patients)))
 
+    def nearer(self, count: int, *, seed: int = 0, shifted: bool = False) -> list[Nearer]:
+        """Chances of who reads the CT and the chart as well as can be; see :mod:`.dynamics_filter`."""
+        from edgehem.export.cohorts import dynamics_filter
+
+        return dynamics_filter.nearer(count, seed=seed, shifted=shifted)
+
 
 def draw_block(rng: np.random.Generator, shifted: bool, done: Intervention = DOCTORS) -> Patients:
     """Draw :data:`BLOCK` patients; with an intervention, the same patients and tosses in another world.
@@ -164,7 +168,7 @@ def _inputs(
     read = np.where(read < READ_ML, 0.0, read)
     start = body(people, spread.summed(weights()).at(np.zeros(len(people))), 0.0)
     vessels = np.log(people.frailty)
-    mixed = np.where(signs[:, 0] < sigmoid(-1.1 + 1.1 * vessels), 1.0, 0.0)
+    mixed = np.where(signs[:, 0] < mixed_chance(vessels), 1.0, 0.0)
     values: dict[str, npt.NDArray[Any]] = {
         "age": people.age,
         "male": people.male,
@@ -179,7 +183,7 @@ def _inputs(
         "arrival_hour": np.floor(people.clock_h),
         # Thick slices show no texture.
         "mixed_density": np.where(signs[:, 1] < 0.08, np.nan, mixed),
-        "density_sd_hu": DENSITY_HU + PER_FRAILTY_HU * vessels + DENSITY_ERROR_HU * reading[:, -2],
+        "density_sd_hu": density_spread(vessels) + DENSITY_ERROR_HU * reading[:, -2],
         "oedema_ml": start.oedema * np.exp(0.25 * reading[:, -1]),
     }
     values |= {region_column(name): read[:, place] for place, name in enumerate(load_regions().names)}

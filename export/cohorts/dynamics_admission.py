@@ -22,6 +22,10 @@ SITES = {"lentiform": 0.33, "thalamus": 0.19, "caudate": 0.05, "frontal": 0.1, "
 """Where the first vessel tears: shares. Ours, deep sites leading."""
 FIRST_ML = {"lobe": 16.0, "deep": 8.0, "infratentorial": 5.0}
 """Median of what the first tear leaves, mL. Ours."""
+FRAILTY = 0.8
+"""Log standard deviation of the vessels' frailty. Ours."""
+FIRST_BY_FRAILTY, FIRST_SPREAD = 0.25, 0.75
+"""Power of the frailty in what the first tear leaves, and the log standard deviation of the rest. Ours."""
 CLOT_H = 6.0
 """Time constant with which a clot becomes firm without anticoagulation. Ours: most expansion is early."""
 MOMENTS = 19
@@ -108,6 +112,8 @@ class Admission:
         Room for mass, mL.
     origin : int64
         Region of the first tear.
+    first_ml : float64
+        What the first tear left, before it was held to what can be.
     blood : float64 [N, R]
         mL at the admission CT.
     style : int64
@@ -139,6 +145,7 @@ class Admission:
     fragile: Float
     reserve: Float
     origin: Whole
+    first_ml: Float
     blood: Float
     style: Whole
 
@@ -155,6 +162,11 @@ def origins(place: Place) -> Float:
     return np.asarray(share / share.sum(), np.float64)
 
 
+def first_median() -> Float:
+    """Median of what a first tear leaves in each region, in vessels of frailty 1: [R] mL, 0 where none tears."""
+    return np.array([FIRST_ML.get(region.kind, 0.0) for region in load_regions().regions], np.float64)
+
+
 def admit(rng: np.random.Generator, count: int, place: Place) -> Admission:
     """Draw patients at admission. Distributions and odds are ours, plausible and not measured."""
     regions = load_regions()
@@ -169,10 +181,9 @@ def admit(rng: np.random.Generator, count: int, place: Place) -> Admission:
     hold = np.select([agent == 1, agent == 2], [0.5 * np.clip(inr - 1, 0, 3), of_doac], 0.0)
     found_down = rng.random(count) < 0.17
     onset_h = _rounded(rng.lognormal(0.85, 0.6, count) + np.where(found_down, 3, 0), 0.5, 20, 1)
-    frailty = rng.lognormal(0, 0.8, count)
+    frailty = rng.lognormal(0, FRAILTY, count)
     origin = np.asarray(rng.choice(len(regions), count, p=origins(place)), np.int64)
-    kinds = np.array([FIRST_ML.get(region.kind, 0.0) for region in regions.regions])
-    first = kinds[origin] * frailty**0.25 * rng.lognormal(0, 0.75, count)
+    first = first_median()[origin] * frailty**FIRST_BY_FRAILTY * rng.lognormal(0, FIRST_SPREAD, count)
     seeded = np.zeros((count, len(regions)))
     seeded[np.arange(count), origin] = np.clip(first, 0.5, 70)
     blood = Spread.of(seeded).at(rng.gamma(1.5, 0.3, count) * (1 + 0.3 * hold))
@@ -189,7 +200,7 @@ def admit(rng: np.random.Generator, count: int, place: Place) -> Admission:
         premorbid=premorbid, clock_h=rng.uniform(0, 24, count), chronic=rng.normal(132, 11, count) + 16 * hypertension,
         surge=np.clip(rng.normal(30, 17, count), 0, 90), response=np.clip(rng.normal(34, 10, count), 8, 60),
         frailty=frailty, fragile=rng.normal(0, 0.3, count), reserve=reserve, origin=origin,
-        blood=blood, style=np.asarray(rng.choice(3, count, p=place.styles), np.int64),
+        first_ml=first, blood=blood, style=np.asarray(rng.choice(3, count, p=place.styles), np.int64),
     )  # fmt: skip
 
 

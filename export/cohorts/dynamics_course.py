@@ -34,6 +34,8 @@ from edgehem.export.cohorts.dynamics_signs import (
     STROKE_ERROR,
     WANDER_KEPT,
     WANDER_MMHG,
+    cuff_spoilt,
+    probe_spoilt,
     signs,
 )
 from edgehem.export.cohorts.dynamics_spread import Spread
@@ -241,10 +243,8 @@ class _Bedside:
         )  # fmt: skip
         error = {name: NOISE[name] * values for name, values in normal.items() if name in NOISE}
         error["rr"] = np.where(tube, BREATH_ON_TUBE, 1.0) * error["rr"]
-        shown, cuff = told["sbp"] + self.wander, uniform["cuff"]
-        shown = np.select([cuff < 0.02, cuff > 0.985], [0.65 * shown, shown + 35], shown)
-        oxygen = np.minimum(told["spo2"] + error["spo2"], 100)
-        oxygen = np.where(uniform["probe"] < 0.015, oxygen - 22, oxygen)
+        shown = cuff_spoilt(told["sbp"] + self.wander, uniform["cuff"])
+        oxygen = probe_spoilt(np.minimum(told["spo2"] + error["spo2"], 100), uniform["probe"])
         pupils = {name: told[name] + error[name] for name in ("pupil_left", "pupil_right")}
         gap = uniform["gap"]
         return {

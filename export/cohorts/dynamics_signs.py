@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from edgehem.export.cohorts.core import sigmoid
 from edgehem.export.cohorts.dynamics_body import Body
 
 Float = npt.NDArray[np.float64]
@@ -29,6 +30,49 @@ RATING_ERROR = 0.3
 """Of an examiner, in points of a part of the coma scale. Ours."""
 STROKE_ERROR = 1.5
 """Of an examiner, in points of the NIHSS. Ours."""
+DENSITY_HU, PER_FRAILTY_HU, DENSITY_ERROR_HU = 9.0, 2.2, 1.2
+"""Spread of density in a hemorrhage, what a unit of log frailty adds, and the reader's error. Ours: blood that still
+flows has not clotted evenly, which is why swirl and black-hole signs foretell growth."""
+
+
+LEAK_SHARE, LEAK_LEFT = 0.02, 0.65
+"""Share of cuff readings that are too low, and what is left of the pressure in them. Ours."""
+SMALL_CUFF_FROM, SMALL_CUFF_MMHG = 0.985, 35.0
+"""From here on the toss makes a cuff reading too high, and by how much. Ours."""
+SLIP_SHARE, SLIP = 0.015, 22.0
+"""Share of saturations from a probe that slipped, and how much too low they are. Ours."""
+
+
+def cuff_spoilt(shown: Float, toss: Float) -> Float:
+    """Systolic pressures with the artefacts that uniform tosses decide."""
+    low, high = toss < LEAK_SHARE, toss > SMALL_CUFF_FROM
+    return np.select([low, high], [LEAK_LEFT * shown, shown + SMALL_CUFF_MMHG], shown)
+
+
+def cuff_repaired(shown: Float, toss: Float) -> Float:
+    """The inverse of :func:`cuff_spoilt`, but for what was rounded."""
+    low, high = toss < LEAK_SHARE, toss > SMALL_CUFF_FROM
+    return np.select([low, high], [shown / LEAK_LEFT, shown - SMALL_CUFF_MMHG], shown)
+
+
+def probe_spoilt(oxygen: Float, toss: Float) -> Float:
+    """Saturations with the artefacts that uniform tosses decide."""
+    return np.where(toss < SLIP_SHARE, oxygen - SLIP, oxygen)
+
+
+def probe_repaired(oxygen: Float, toss: Float) -> Float:
+    """The inverse of :func:`probe_spoilt`."""
+    return np.where(toss < SLIP_SHARE, oxygen + SLIP, oxygen)
+
+
+def density_spread(vessels: Float) -> Float:
+    """Expected standard deviation of density on CT, HU, by the logarithm of the vessels' frailty."""
+    return np.asarray(DENSITY_HU + PER_FRAILTY_HU * vessels, np.float64)
+
+
+def mixed_chance(vessels: Float) -> Float:
+    """Chance of a swirl or black-hole sign on CT, by the logarithm of the vessels' frailty. Ours."""
+    return sigmoid(-1.1 + 1.1 * vessels)
 
 
 def signs(

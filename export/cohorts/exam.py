@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from edgehem.export.cohorts.core import UNKNOWN, Cohort, CohortError, Float, Label, Patients, Variant
 from edgehem.export.cohorts.discrimination import (
+    NOT_SO_LIKELY,
     SURE,
     Calibration,
     Interval,
@@ -33,8 +34,6 @@ from edgehem.export.cohorts.reference import MODELS, ask_for_sklearn, design, fi
 from edgehem.export.workers import ordered
 
 SCHEMA = "edgehem.exam/1"
-NOT_SO_LIKELY = 1e-4
-"""Chances that deviate from frequencies with less probability than this are called wrong."""
 LEAK, ABOVE, WRONG = "LEAK", "ABOVE CEILING", "CHANCES WRONG"
 
 
@@ -49,15 +48,18 @@ class Size:
     repeats, shuffles : int
     other : int
         Most patients of the null training, and of the draw at the other place.
+    nearer : int
+        Patients that a nearer bound is computed for.
     """
 
     large: int = 25_000
     repeats: int = 10
     shuffles: int = 20
     other: int = 10_000
+    nearer: int = 2_048
 
 
-QUICK = Size(large=4_000, repeats=4, shuffles=8, other=4_000)
+QUICK = Size(large=4_000, repeats=4, shuffles=8, other=4_000, nearer=512)
 
 
 @dataclass(frozen=True, kw_only=True)

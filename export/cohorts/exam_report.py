@@ -10,7 +10,8 @@ import msgspec
 
 from edgehem.errors import UsageError
 from edgehem.export.cohorts.discrimination import Interval
-from edgehem.export.cohorts.exam import SCHEMA, Row, Size, Spread
+from edgehem.export.cohorts.exam import SCHEMA, WRONG, Row, Size, Spread
+from edgehem.export.cohorts.exam_parts import PartRow
 from edgehem.export.cohorts.reference import MODELS
 
 MADE_WITH = ("numpy", "scipy", "scikit-learn")
@@ -20,6 +21,10 @@ TITLES = (
     *(f"own {model}" for model in MODELS), "by luck", *(f"null {model}" for model in MODELS),
     *(f"shuffled {model}" for model in MODELS), "shifted: prevalence", "shifted: foreseen",
     "shifted: ceiling", "shifted: reachable", *(f"shifted: own {model}" for model in MODELS), "chances, p", "verdict",
+)  # fmt: skip
+PART_TITLES = (
+    "cohort", "label", "who sees", "patients", "test", "ceiling [at that test size]",
+    "shifted: ceiling [at that test size]", "chances, p", "verdict",
 )  # fmt: skip
 EXPLAINED = (
     "Ceiling: the chance that outcomes were tossed with, as a score; in brackets the middle 95 % of test cohorts of"
@@ -43,6 +48,7 @@ class Report:
     size : Size
     made_with : mapping of package to version
     rows : list of Row
+    parts : list of PartRow
     """
 
     schema: str
@@ -50,17 +56,18 @@ class Report:
     size: Size
     made_with: dict[str, str]
     rows: list[Row]
+    parts: list[PartRow]
 
     @property
     def passed(self) -> bool:
         """Whether no row has anything against it."""
-        return not any(row.verdicts for row in self.rows)
+        return not any(row.verdicts for row in self.rows) and not any(part.wrong for part in self.parts)
 
 
-def report(rows: Sequence[Row], *, seed: int, size: Size) -> Report:
+def report(rows: Sequence[Row], parts: Sequence[PartRow] = (), *, seed: int, size: Size) -> Report:
     """Rows with what they were made with."""
     versions = {name: metadata.version(name) for name in MADE_WITH}
-    return Report(schema=SCHEMA, seed=seed, size=size, made_with=versions, rows=list(rows))
+    return Report(schema=SCHEMA, seed=seed, size=size, made_with=versions, rows=list(rows), parts=list(parts))
 
 
 def to_json(made: Report) -> str:
@@ -115,20 +122,43 @@ def _cells(row: Row) -> tuple[str, ...]:
     )
 
 
+def _part_cells(part: PartRow) -> tuple[str, ...]:
+    return (
+        f"{part.cohort} {part.version}",
+        part.label,
+        part.what,
+        str(part.patients),
+        str(part.test),
+        _interval(part.ceiling),
+        _interval(part.shifted),
+        f"{part.p:.2g}",
+        WRONG if part.wrong else "ok",
+    )
+
+
 def to_markdown(made: Report) -> str:
-    """A table for a page, with what its columns mean."""
-    lines = ["| " + " | ".join(TITLES) + " |", "|" + " --- |" * len(TITLES)]
-    lines += ["| " + " | ".join(_cells(row)) + " |" for row in made.rows]
-    return "\n".join(lines) + f"\n\n{EXPLAINED}\n"
+    """Tables for a page, with what their columns mean."""
+    text = _table(TITLES, [_cells(row) for row in made.rows]) + f"\n{EXPLAINED}\n"
+    if made.parts:
+        text += "\n" + _table(PART_TITLES, [_part_cells(part) for part in made.parts])
+    return text
+
+
+def _table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = ["| " + " | ".join(titles) + " |", "|" + " --- |" * len(titles)]
+    return "\n".join([*lines, *("| " + " | ".join(cells) + " |" for cells in rows)]) + "\n"
 
 
 def to_text(made: Report) -> str:
     """For the terminal: one block a row, since no screen is as wide as the table."""
-    blocks = []
-    for row in made.rows:
-        cells = _cells(row)
-        head = f"{cells[0]}  {cells[1]}: {cells[-1]}"
-        width = max(len(title) for title in TITLES)
-        said = zip(TITLES[2:-1], cells[2:-1], strict=True)
-        blocks.append("\n".join([head, *(f"  {title:<{width}}  {cell}" for title, cell in said if cell)]))
+    blocks = [_block(TITLES, _cells(row), 2) for row in made.rows]
+    blocks += [_block(PART_TITLES, _part_cells(part), 3) for part in made.parts]
     return "\n\n".join(blocks) + "\n"
+
+
+def _block(titles: Sequence[str], cells: Sequence[str], named: int) -> str:
+    """What the first cells name, its verdict, and the cells between."""
+    width = max(len(title) for title in TITLES)
+    said = zip(titles[named:-1], cells[named:-1], strict=True)
+    head = "  ".join(cells[:named]) + f": {cells[-1]}"
+    return "\n".join([head, *(f"  {title:<{width}}  {cell}" for title, cell in said if cell)])

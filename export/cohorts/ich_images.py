@@ -8,14 +8,13 @@ import numpy as np
 
 from edgehem.export.cohorts.core import Patients
 from edgehem.export.cohorts.ich_admission import LOCATIONS
+from edgehem.export.cohorts.planted_studies import PHANTOM
 from edgehem.phantom import Bleed, Case, Protocol, hematoma
 from edgehem.phantom.anatomy import Anatomy, synthesise
 from edgehem.phantom.cases import scan_case
 from edgehem.phantom.files import to_dicom, write_nifti, write_series
 from edgehem.phantom.head import draw_head
 
-PHANTOM = "2"
-"""Version of the phantom that knows sites, and in which a clot that reaches a ventricle breaks into it."""
 LEAST_ML = 0.3
 """Less ventricular blood than this is not painted, and not minded: it would lie below one voxel's share (ours)."""
 LARGEST_VENTRICULAR_ML = 60.0

@@ -9,15 +9,7 @@ import numpy.typing as npt
 
 from edgehem.export.cohorts.core import BLOCK, Cohort, Column, Float, Label, Patients, sigmoid, tidy, toss
 from edgehem.export.cohorts.pe_recordings import ecg_truth, recording_features, write_recording
-from edgehem.export.cohorts.pe_strain import (
-    FIBRILLATION,
-    RATE_SD,
-    beta_mixture,
-    draw_signs,
-    draw_strain,
-    rate_log_mean,
-    signs_log_likelihood,
-)  # fmt: skip
+from edgehem.export.cohorts.pe_strain import beta_mixture, draw_rate, draw_signs, draw_strain, signs_log_likelihood
 
 PREVALENCE = 0.41
 """Embolism among the suspected. The students' figures imply it: with sensitivity 0.419, specificity 0.854 and accuracy
@@ -78,9 +70,7 @@ class PeEcg(Cohort):
         lung, failure = (toss(rng, chance).astype(np.float64) for chance in _diseases(embolism, age))
         strain = draw_strain(rng, _strain_weights(embolism, lung))
         signs = draw_signs(rng, strain, lung, failure, age)
-        mean = rate_log_mean(strain, lung, failure, signs[:, FIBRILLATION].astype(np.float64))
-        # Rounded, for the file and the posterior alike: what is drawn is what is written.
-        rate = np.round(np.clip(np.exp(mean + RATE_SD * rng.standard_normal(n)), 45, 170), 1)
+        rate = draw_rate(rng, strain, lung, failure, signs)
         return Patients(
             inputs=inputs,
             labels={"pe": label},

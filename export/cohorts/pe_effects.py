@@ -85,6 +85,7 @@ def main() -> None:
         outcome = drawn.outcome("pe")
         lines.append(f"  {variant.value}: prevalence {outcome.mean():.3f}, ceiling {auc(outcome, drawn.chance['pe'])}")
         if variant is Variant.PLANTED:
+            lines.append(f"    who knew the strain: {auc(outcome, drawn.truth['strain'])}")
             for k, sign in enumerate(SIGNS):
                 rates = [drawn.truth["signs"][outcome == value, k].mean() for value in (1, 0)]
                 lines.append(f"    {sign.name:16} {rates[0]:.3f} with embolism, {rates[1]:.3f} without")

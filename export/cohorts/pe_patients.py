@@ -14,15 +14,13 @@ import numpy.typing as npt
 from edgehem.export.cohorts.core import Float, Values, lose, sigmoid, tidy, toss
 from edgehem.export.cohorts.pe_columns import AGENTS, ANTICOAGULANTS, COLUMNS, contraindications
 from edgehem.export.cohorts.pe_strain import (
-    FIBRILLATION,
     GRID,
-    RATE_SD,
     beta_mixture,
+    draw_rate,
     draw_signs,
     draw_strain,
-    rate_log_mean,
     signs_log_likelihood,
-)  # fmt: skip
+)
 
 STRAIN: Float = beta_mixture(((0.20, 1.5, 5.0), (0.45, 3.0, 3.0), (0.35, 5.0, 2.0)))
 OTHER_STRAIN: Float = beta_mixture(((0.30, 1.5, 5.0), (0.45, 3.0, 3.0), (0.25, 5.0, 2.0)))
@@ -71,9 +69,7 @@ class Evidence:
     def signs(self, lung: Float, failure: Float, age: Float) -> tuple[npt.NDArray[np.bool_], Float]:
         """The ECG's signs and rate."""
         signs = draw_signs(self._rng, self._strain, lung, failure, age)
-        mean = rate_log_mean(self._strain, lung, failure, signs[:, FIBRILLATION].astype(np.float64))
-        raw = np.exp(mean + RATE_SD * self._rng.standard_normal(len(mean)))
-        rate = np.round(np.clip(raw, 45, 170), 1)
+        rate = draw_rate(self._rng, self._strain, lung, failure, signs)
         self.log = self.log + signs_log_likelihood(signs, rate, lung, failure, age)
         return signs, rate
 

@@ -7,6 +7,7 @@ it: signs are neither sensitive nor specific. All rates are ours; which signs be
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -58,6 +59,9 @@ SIGNS = (
 RATE_LOG, RATE_STRAIN, RATE_LUNG, RATE_FAILURE, RATE_FIBRILLATION, RATE_SD = np.log(82.0), 0.32, 0.05, 0.05, 0.15, 0.17
 """Logarithm of heart rate: its mean, what strain, diseases and fibrillation add, and its spread. Ours."""
 
+SLOWEST, FASTEST = 45.0, 170.0
+"""Range that rates are held to, beats a minute. Ours."""
+
 _COMPLETE = [sign.name for sign in SIGNS].index("rbbb_complete")
 _INCOMPLETE = [sign.name for sign in SIGNS].index("rbbb_incomplete")
 FIBRILLATION = [sign.name for sign in SIGNS].index("fibrillation")
@@ -98,6 +102,14 @@ def draw_signs(
     return signs
 
 
+def draw_rate(
+    rng: np.random.Generator, strain: Float, lung: Float, failure: Float, signs: npt.NDArray[np.bool_]
+) -> Float:
+    """Heart rate in the ECG, beats a minute, float64 [N]: rounded, for the file and the posterior alike."""
+    mean = rate_log_mean(strain, lung, failure, signs[:, FIBRILLATION].astype(np.float64))
+    return np.round(np.clip(np.exp(mean + RATE_SD * rng.standard_normal(len(mean))), SLOWEST, FASTEST), 1)
+
+
 def rate_log_mean(strain: Float, lung: Float, failure: Float, fibrillation: Float) -> Float:
     """Mean of the logarithm of heart rate in the ECG."""
     mean = (
@@ -124,4 +136,12 @@ def signs_log_likelihood(signs: npt.NDArray[np.bool_], rate: Float, lung: Float,
     mean = rate_log_mean(
         GRID[None, :], lung[:, None], failure[:, None], signs[:, FIBRILLATION, None].astype(np.float64)
     )
-    return out - 0.5 * ((np.log(rate)[:, None] - mean) / RATE_SD) ** 2
+    deviate = (np.log(rate)[:, None] - mean) / RATE_SD
+    likely = -0.5 * deviate**2
+    for end, sign in ((SLOWEST, -1.0), (FASTEST, 1.0)):  # all that lies beyond an end was held to it
+        at = rate == end
+        likely[at] = np.log(_upper_tail(sign * deviate[at]))
+    return out + likely
+
+
+_upper_tail = np.vectorize(lambda deviate: 0.5 * math.erfc(deviate / math.sqrt(2)), otypes=[np.float64])

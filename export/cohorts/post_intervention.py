@@ -18,6 +18,7 @@ from edgehem.export.cohorts.core import (
     Column,
     Float,
     Label,
+    Part,
     Patients,
     Values,
     reader_noise,
@@ -94,6 +95,13 @@ class PostIntervention(Cohort):
     train: ClassVar[int] = 40
     test: ClassVar[int] = 18
     paths: ClassVar[tuple[str, ...]] = ("ct",)
+    parts: ClassVar[tuple[Part, ...]] = (
+        Part(
+            label="post_intervention_hemorrhage",
+            truth="chance_afterwards",
+            what="everything, and what comes after the CT: lysis, reperfusion, its time",
+        ),
+    )
 
     def block(self, rng: np.random.Generator, shifted: bool) -> Patients:
         """Draw people, collaterals, tissue, and what became of it."""

@@ -8,11 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from edgehem.phantom import Case, Protocol, make_case
+from edgehem.export.cohorts.planted_studies import planted_study
+from edgehem.phantom import Case
 from edgehem.phantom.files import to_dicom, write_series
 
-PHANTOM = "2"
-"""Version of the phantom that can show what is planted."""
 SMALLEST_DROP_HU, LARGEST_DROP_HU = 0.5, 14.0
 """Range of the loss of density that is painted, HU, ours."""
 SWOLLEN_HOURS = 24.0
@@ -24,32 +23,9 @@ FAZEKAS = (0.04, 0.3, 0.6, 0.9)
 
 
 def stroke_study(truth: Mapping[str, Any], seed: int, *, matrix: int = 512, voxel_mm: float = 1.0) -> Case:
-    """Make the study of one patient in memory.
-
-    Parameters
-    ----------
-    truth : mapping
-        One patient's columns of the truth (:meth:`edgehem.export.cohorts.post_intervention.PostIntervention.block`).
-    seed : int
-        Of everything that the cohort did not plant: the head's shape, noise.
-    matrix : int
-        Pixels of a row.
-    voxel_mm : float
-        Resolution of the head's block.
-    """
-    return make_case(
-        seed,
-        protocol=Protocol(
-            thickness_mm=float(truth["thickness_mm"]),
-            tilt_deg=0.0,
-            variable_spacing=False,
-            matrix=matrix,
-            kernel=str(truth["kernel"]),
-        ),
-        voxel_mm=voxel_mm,
-        version=PHANTOM,
-        head=head_fields(truth, seed),
-    )
+    """One patient's study in memory (:func:`.planted_study`), by the truth of :class:`.PostIntervention`."""
+    head = head_fields(truth, seed)
+    return planted_study(truth, seed, head=head, matrix=matrix, voxel_mm=voxel_mm)
 
 
 def write_images(truth: Mapping[str, Any], out: Path, seed: int) -> dict[str, str]:

@@ -58,7 +58,7 @@ PLACES = (
         lysed=0.60,
         found=0.3,
         thickness_mm=(3.0, 2.5),
-        kernels=("standard", "sharp"),
+        kernels=("standard", "fine"),
     ),
 )
 """The usual hospital, and one that patients are brought to from others, later."""

@@ -28,6 +28,8 @@ TABLE, TRUTH, RECORD, CASE = "table.csv", "truth.csv", "cohort.json", "case.json
 FOLDER = "patients"
 """Holds a folder for each patient, where files are written."""
 SCHEMA = "edgehem.cohort/1"
+MOST = 10_000_000
+"""Patients of a cohort: an id has seven digits."""
 WITH_FILES = 8
 """Patients of one job where files are written; else a job is a block."""
 TRUTH_DIGITS = 6
@@ -99,8 +101,10 @@ def write_cohort(
     """
     total = cohort.train + cohort.test if count is None else count
     share = cohort.test / (cohort.train + cohort.test) if test_share is None else test_share
-    if total < 1 or workers < 1 or seed < 0 or not 0 <= share < 1:
-        raise UsageError("a cohort needs a patient, a worker, a seed of 0 or more, and a test share in [0, 1)")
+    if not 1 <= total <= MOST or workers < 1 or seed < 0 or not 0 <= share < 1:
+        raise UsageError(
+            f"a cohort needs 1 to {MOST:,} patients, a worker, a seed of 0 or more, and a test share in [0, 1)"
+        )
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UsageError(f"{out} is there already and not an empty folder; it is left as it is")
     step = WITH_FILES if files else BLOCK
@@ -114,7 +118,7 @@ def write_cohort(
         for first in range(0, total, step)
     ]  # fmt: skip
     try:
-        part.mkdir(parents=True)
+        _make(part, out)
         sums = Sums(cohort)
         with (part / TABLE).open("wb") as table, (part / TRUTH).open("wb") as truth:
             for rows, hidden, counts in ordered(write_rows, jobs, workers) if workers > 1 else map(write_rows, jobs):
@@ -131,6 +135,14 @@ def write_cohort(
     finally:
         shutil.rmtree(part, ignore_errors=True)
     return out / TABLE
+
+
+def _make(part: Path, out: Path) -> None:
+    """Make the folder that is to become `out`."""
+    try:
+        part.mkdir(parents=True)
+    except OSError as error:
+        raise UsageError(f"{out} cannot be made: {error.strerror}") from error
 
 
 def write_rows(job: Job) -> tuple[bytes, bytes, dict[str, Any]]:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from edgehem.errors import UsageError
 from edgehem.export.cohorts.core import BLOCK, Variant
 from edgehem.export.cohorts.cvt import SEEN, Cvt
 from edgehem.export.cohorts.cvt_causes import CAUSES, LOBES, PREVALENCE, network
+from edgehem.export.cohorts.cvt_effects import epilepsy_gain
 from edgehem.export.cohorts.cvt_factors import IMAGE
 from edgehem.export.cohorts.discrimination import concordance
 
@@ -166,7 +168,7 @@ def test_the_external_centre_measures_otherwise(planted, shifted):
     read, there = Cvt().features(planted, 0), Cvt().features(shifted, 0)
     assert set(planted.truth["thickness_mm"].tolist()) == {4.5, 5.0}
     assert set(shifted.truth["thickness_mm"].tolist()) == {2.5, 3.0}
-    assert set(shifted.truth["kernel"].tolist()) == {"standard", "sharp"}
+    assert set(shifted.truth["kernel"].tolist()) == {"standard", "fine"}
     # The same mottle reads as more: noise adds to it, and thin slices keep it.
     for low in (3.0, 5.0, 7.0):
         here, other = (np.abs(p.truth["mottle_hu"] - low) < 0.5 for p in (planted, shifted))
@@ -216,3 +218,12 @@ def test_every_cause_and_feature_has_a_name():
         assert net.prior.sum() == pytest.approx(1)
         assert set(net.names("clinical")) == {column.name for column in Cvt.columns}
         assert set(net.names(*IMAGE)).isdisjoint(net.names("clinical"))
+
+
+def test_a_gain_by_epilepsy_is_small_and_one_test_cohort_cannot_show_it():
+    gain = epilepsy_gain(8_000, tests=300)
+    assert 0.001 < gain.of_all < 0.01
+    assert gain.low < 0 < gain.of_all < gain.high
+    assert 0.2 < gain.no_gain < 0.5
+    with pytest.raises(UsageError, match="83 patients"):
+        epilepsy_gain(20)

@@ -20,7 +20,19 @@ from edgehem.export.cohorts.pe_lysis import FATAL, PeLysis, bleeding_logit, deat
 from edgehem.export.cohorts.pe_patients import STRAIN, draw_patients
 from edgehem.export.cohorts.pe_recordings import recording_of
 from edgehem.export.cohorts.pe_scores import bacs, pesi, riete, spesi
-from edgehem.export.cohorts.pe_strain import GRID, SIGNS, beta_mixture, draw_signs, draw_strain
+from edgehem.export.cohorts.pe_strain import (
+    FASTEST,
+    GRID,
+    RATE_SD,
+    SIGNS,
+    SLOWEST,
+    beta_mixture,
+    draw_rate,
+    draw_signs,
+    draw_strain,
+    rate_log_mean,
+    signs_log_likelihood,
+)
 
 NAMES = [sign.name for sign in SIGNS]
 MANY = 60 * BLOCK
@@ -388,3 +400,21 @@ def test_record_and_ecg_together_tell_more_of_death_than_either_alone() -> None:
     assert min(found["record"], found["ecg"]) > 0.68
     assert found["record"] > concordance(outcome, pesi(patients.inputs)) + 0.02
     assert found["both"] < concordance(outcome, patients.chance["death"]) + 0.01
+
+
+def test_rates_at_the_ends_of_their_range_stand_for_all_beyond() -> None:
+    """By counting: many people of one strain each, and how many of them are held to the fastest rate."""
+    rng, count = np.random.default_rng(9), 200_000
+    healthy, nobody = np.zeros(count), np.zeros((count, len(SIGNS)), bool)
+    at_end = {}
+    for place in (20, 40):
+        rate = draw_rate(rng, np.full(count, GRID[place]), healthy, healthy, nobody)
+        assert ((rate >= SLOWEST) & (rate <= FASTEST)).all()
+        at_end[place] = (rate == FASTEST).mean()
+    none = np.zeros(1)
+    said = signs_log_likelihood(nobody[:1], np.array([FASTEST]), none, none, none + 65)[0]
+    rest = signs_log_likelihood(nobody[:1], np.array([100.0]), none, none, none + 65)[0]
+    # What the signs say is the same for both rates, and so is what the density at 100 is known to be.
+    density = -0.5 * ((np.log(100.0) - rate_log_mean(GRID, none, none, none)) / RATE_SD) ** 2
+    tail = np.exp(said - rest + density)
+    assert tail[40] / tail[20] == pytest.approx(at_end[40] / at_end[20], rel=0.25)
