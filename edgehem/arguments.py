@@ -20,7 +20,7 @@ STAGES = ("hyperacute", "acute", "early_subacute", "late_subacute", "chronic")
 """Of blood in MR."""
 BENCHES = (
     "latency", "compare", "ab", "trend", "replay", "pipelines", "kernels", "intake", "engines", "gates",
-    "realism",
+    "realism", "phantoms",
 )  # fmt: skip
 """What ``edgehem bench`` measures or compares; anything else is a case of the first."""
 DEFAULT_BUNDLE = "hemorrhagenet"
@@ -63,7 +63,9 @@ def add_phantom(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--version", choices=VERSIONS, default=VERSIONS[0], help="of the generator (%(default)s)")
     parser.add_argument("--mr", action="store_true", help="MR of that head instead of CT: T2*, FLAIR, T1 and SWI")
     parser.add_argument("--age", choices=STAGES, help="with --mr: how old the blood is")
-    parser.add_argument("--field", metavar="T", type=_length, help="with --mr: field strength (1.5 or 3)")
+    parser.add_argument(
+        "--field", metavar="T", type=_length, help="with --mr: field strength, 1.5 to 3 (drawn without it)"
+    )
     parser.add_argument(
         "--variable-spacing", action="store_true", default=None, help="thin slices below, thick slices above"
     )
@@ -309,6 +311,22 @@ def add_bench_realism(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--sheet", metavar="FILE", type=Path, help="also write a contact sheet there (PNG)")
     parser.add_argument("--bone", metavar="FILE", type=Path, help="the same in the bone window")
     parser.add_argument("--mr", metavar="FILE", type=Path, help="a contact sheet of MR phantoms (PNG)")
+
+
+def add_bench_phantoms(parser: argparse.ArgumentParser) -> None:
+    """``edgehem bench phantoms``."""
+    parser.add_argument("--studies", metavar="N", type=_positive, help="made in parallel (1000; with --quick 30)")
+    parser.add_argument("--workers", metavar="N", type=_positive, help="processes (one for each processor)")
+    parser.add_argument("--timed", metavar="N", type=_positive, help="of each kind of CT (40; with --quick 4)")
+    parser.add_argument("--quick", action="store_true", help="few studies: memory is not judged by so few")
+    parser.add_argument("--slices", metavar="N", type=_positive, help="of a CT (40)")
+    parser.add_argument("--version", choices=VERSIONS, default="2", help="of the phantom (%(default)s)")
+    parser.add_argument("--seed", metavar="N", type=_natural, help="of the studies' cohort (92)")
+    parser.add_argument("--json", metavar="FILE", type=Path, help="also write every time and every reading there")
+    parser.add_argument("--markdown", metavar="FILE", type=Path, help="also write the tables there")
+    parser.add_argument("--plot", metavar="FILE", type=Path, help="also draw memory by study there (SVG)")
+    parser.add_argument("--matrix", metavar="N", type=_positive, help=argparse.SUPPRESS)  # for tests
+    parser.add_argument("--voxel", metavar="MM", type=_length, help=argparse.SUPPRESS)  # for tests
 
 
 def add_cohort(parser: argparse.ArgumentParser) -> None:

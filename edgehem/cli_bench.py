@@ -34,6 +34,7 @@ def add(commands: Any) -> None:
         (takes.add_bench_pipelines, pipelines, "A folder to logits beside other pipelines ([export], [cpu])."),
         (takes.add_bench_gates, gates, "How often the intake's gates are right on phantoms: counts, not times."),
         (takes.add_bench_realism, realism, "How like real head CT phantoms are: the same measurements on both."),
+        (takes.add_bench_phantoms, phantoms, "Time of a phantom study on one core, and memory over many of them."),
     ):
         sub = measured.add_parser(run.__name__, help=summary, description=summary)
         sub.set_defaults(run=run)
@@ -109,6 +110,34 @@ def realism(arguments: argparse.Namespace) -> int:
         version=arguments.version,
         progress=progress,
     )
+    print(report.render(result), end="", flush=True)
+    leave(
+        (arguments.json, lambda: json.dumps(result, allow_nan=False) + "\n"),
+        (arguments.markdown, lambda: report.markdown(result)),
+        (arguments.plot, lambda: report.drawing(result)),
+    )
+    return 0
+
+
+def phantoms(arguments: argparse.Namespace) -> int:
+    """``edgehem bench phantoms``: how long phantoms take, and whether memory grows."""
+    for option in ("json", "markdown", "plot"):
+        ask_for_file(f"--{option}", getattr(arguments, option))
+    from edgehem.benchmarks import phantoms as made
+    from edgehem.benchmarks import phantoms_report as report
+
+    asked = made.settings(
+        studies=arguments.studies,
+        workers=arguments.workers,
+        timed=arguments.timed,
+        quick=arguments.quick,
+        slices=arguments.slices,
+        version=arguments.version,
+        seed=arguments.seed,
+        matrix=arguments.matrix,
+        voxel_mm=arguments.voxel,
+    )
+    result = made.run(asked, progress=progress)
     print(report.render(result), end="", flush=True)
     leave(
         (arguments.json, lambda: json.dumps(result, allow_nan=False) + "\n"),

@@ -123,6 +123,8 @@ def test_the_runtime_never_imports_export_or_benchmarks() -> None:
                 "edgehem.benchmarks.latency.page",
                 "edgehem.benchmarks.latency.replay",
                 "edgehem.benchmarks.latency.run",
+                "edgehem.benchmarks.phantoms",
+                "edgehem.benchmarks.phantoms_report",
                 "edgehem.benchmarks.realism.report",
                 "edgehem.benchmarks.realism.run",
                 "edgehem.benchmarks.realism.sheet",
@@ -154,9 +156,10 @@ def test_kernels_stand_alone() -> None:
 def test_benchmarks_import_the_runtime_and_the_kernels_only() -> None:
     """Peers are imported where they are used: one that is missing must not stop the others.
 
-    What the engines are compared on is made by the toolchain, which is imported where it is used, too.
+    What the engines are compared on is made by the toolchain, which is imported where it is used, too; so are the
+    worker processes that phantoms are made in.
     """
-    files = ("engines", "networks", "gpu_engines", "pipelines/network", "peers/pipeline_monai")
+    files = ("engines", "networks", "gpu_engines", "phantoms", "pipelines/network", "peers/pipeline_monai")
     toolchain = {ROOT / f"benchmarks/{name}.py" for name in files}
     broken = []
     for path, package in sources("benchmarks", "edgehem.benchmarks"):
