@@ -138,6 +138,8 @@ def _mr_phantom(arguments: argparse.Namespace) -> int:
     of_ct = ("slices", "thickness", "tilt", "cohort", "variable_spacing", "intercept", "bits", "padding")
     if asked := [name for name in of_ct if getattr(arguments, name) is not None]:
         raise UsageError(f"--{asked[0].replace('_', '-')} is of CT: it cannot stand beside --mr")
+    if arguments.age and not arguments.bleed:
+        raise UsageError("--age is of blood: it needs --bleed")
     from edgehem.phantom import Bleed, write_mr_study
 
     try:

@@ -7,7 +7,6 @@ import gzip
 import json
 import multiprocessing
 import os
-import shutil
 import struct
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
@@ -16,17 +15,18 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
+from pydicom.dataset import Dataset
+from pydicom.uid import CTImageStorage
 
-from edgehem.errors import UsageError
 from edgehem.phantom.bleeds import SUBTYPES, Bleed
 from edgehem.phantom.cases import LABELS, VERSION, Case, Protocol, draw_bleeds, make_case
+from edgehem.phantom.dicom_image import About, decimal, slice_object, type_2
+from edgehem.phantom.folder import TRUTH, UNFINISHED, check_room, finished
 from edgehem.phantom.head import Head
 from edgehem.volume import Volume
 
-TABLE, TRUTH = "table.csv", "truth.json"
-STUDY_FILES = ("dicom", "mask.nii.gz", TRUTH)
+TABLE = "table.csv"
+STUDY_FILES = ("dicom", "mask.nii.gz", TRUTH, UNFINISHED)
 
 
 def write_study(
@@ -60,28 +60,10 @@ def write_study(
     UsageError
         If `out` is a file, or a folder that holds anything but a phantom study.
     """
-    make_room(out, STUDY_FILES)
-    return write_case(make_case(seed, bleeds=bleeds, protocol=protocol, version=version, head=head), out)
-
-
-def make_room(out: Path, replaceable: tuple[str, ...]) -> None:
-    """Make an empty folder; what an earlier run left there may be removed, what somebody else put there may not.
-
-    Raises
-    ------
-    UsageError
-        If `out` is a file, or holds anything but `replaceable`.
-    """
-    if out.exists() and not out.is_dir():
-        raise UsageError(f"{out} is a file; a folder is needed")
-    if out.is_dir():
-        held = {entry.name for entry in out.iterdir()}
-        if held and not (held <= set(replaceable) and TRUTH in held):
-            raise UsageError(f"{out} is not empty and not a phantom study; it is left as it is")
-        for name in held:
-            path = out / name
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
-    out.mkdir(parents=True, exist_ok=True)
+    check_room(out, STUDY_FILES)
+    case = make_case(seed, bleeds=bleeds, protocol=protocol, version=version, head=head)
+    with finished(out, STUDY_FILES) as folder:
+        return write_case(case, folder)
 
 
 def write_series(datasets: Iterable[Dataset], folder: Path) -> None:
@@ -133,19 +115,22 @@ def describe(case: Case) -> dict[str, Any]:
 
 def _more(case: Case) -> dict[str, Any]:
     """What is known of a case of version 2 besides: each hemorrhage, the head, what is no blood, and the scanner."""
-    head, optics = case.head, case.optics
-    if head is None or optics is None:
+    if case.head is None or case.optics is None:
         raise ValueError("a case of version 2 has a head and optics")
-    known = {
+    return {
+        "hemorrhages": [dict(item) for item in case.hemorrhages],
+        "head": known(case.head),
+        "findings": findings(case.head),
+        "optics": {n: round(v, 3) if isinstance(v, float) else v for n, v in asdict(case.optics).items()},
+    }
+
+
+def known(head: Head) -> dict[str, Any]:
+    """The fields of a head, as the truth tells them."""
+    return {
         name: round(value, 3) if isinstance(value, float) else value
         for name, value in asdict(head).items()
         if name not in {"seed", "version", "offset"}
-    }
-    return {
-        "hemorrhages": [dict(item) for item in case.hemorrhages],
-        "head": known,
-        "findings": findings(head),
-        "optics": {n: round(v, 3) if isinstance(v, float) else v for n, v in asdict(optics).items()},
     }
 
 
@@ -179,55 +164,33 @@ def to_dicom(case: Case) -> list[Dataset]:
     identity = f"{case.version}/{case.seed}/{scan}/{sorted(case.ml.items())}"
     if case.version != "1":
         identity += f"/{case.head}/{case.optics}/{case.hemorrhages}"
-    study_uid, series_uid, frame_uid = (
-        generate_uid(entropy_srcs=[identity, kind]) for kind in ("study", "series", "frame")
+    about = About(
+        seed=case.seed,
+        age_years=case.age_years,
+        sex="O" if case.head is None else case.head.sex,
+        modality="CT",
+        sop_class=CTImageStorage,
+        study=identity,
+        series=identity,
+        description="HEAD",
+        number=2,
     )
     signed = scan.intercept == 0 or bool((v.pixels < 0).any())
     datasets = []
     for i in range(len(v.pixels)):
-        meta = FileMetaDataset()
-        meta.MediaStorageSOPClassUID = CTImageStorage
-        meta.MediaStorageSOPInstanceUID = generate_uid(entropy_srcs=[identity, str(i)])
-        meta.TransferSyntaxUID = ExplicitVRLittleEndian
-        d = Dataset()
-        d.file_meta = meta
-        d.SOPClassUID, d.SOPInstanceUID = CTImageStorage, meta.MediaStorageSOPInstanceUID
-        d.StudyInstanceUID, d.SeriesInstanceUID, d.FrameOfReferenceUID = study_uid, series_uid, frame_uid
+        d = slice_object(about, v, i, bits=16 if signed or scan.bits == 16 else 12, signed=signed)
+        if case.version != "1":
+            type_2(d)
         d.ImageType = ["ORIGINAL", "PRIMARY", "AXIAL"]
-        d.StudyDate, d.StudyTime, d.AccessionNumber = "20260101", "000000", ""
-        d.Modality, d.Manufacturer = "CT", "edgehem phantom"
-        d.StudyDescription, d.SeriesDescription = "SYNTHETIC HEAD PHANTOM", "HEAD"
-        d.BodyPartExamined = "HEAD"
-        d.PatientName, d.PatientID = "PHANTOM^SYNTHETIC", f"PHANTOM-{case.seed}"
-        d.PatientBirthDate, d.PatientSex = "", "O" if case.head is None else case.head.sex
-        d.PatientAge = f"{round(case.age_years):03d}Y"
-        d.PatientPosition = "HFS"
-        d.ImageComments = "Synthetic image. Not a patient."
         d.KVP, d.ConvolutionKernel = "120", "SOFT" if case.optics is None else case.optics.kernel.upper()
         d.SliceThickness = decimal(scan.thickness_mm[i])
         d.GantryDetectorTilt = decimal(scan.tilt_deg)
-        d.SeriesNumber, d.InstanceNumber, d.AcquisitionNumber = 2, i + 1, 1
-        d.ImagePositionPatient = [decimal(c) for c in v.origin[i]]
-        d.ImageOrientationPatient = [decimal(c) for c in (*v.row_cosines, *v.column_cosines)]
-        d.PixelSpacing = [decimal(s) for s in v.pixel_spacing]
-        d.SamplesPerPixel, d.PhotometricInterpretation = 1, "MONOCHROME2"
-        d.Rows, d.Columns = v.pixels.shape[1:]
-        stored = 16 if signed or scan.bits == 16 else 12
-        d.BitsAllocated, d.BitsStored, d.HighBit = 16, stored, stored - 1
-        d.PixelRepresentation = int(signed)
         d.WindowCenter, d.WindowWidth = "40", "80"
         d.RescaleIntercept, d.RescaleSlope, d.RescaleType = str(scan.intercept), "1", "HU"
         if scan.padding is not None:
             d.add_new("PixelPaddingValue", "SS" if signed else "US", scan.padding)
-        d.PixelData = v.pixels[i].astype("<i2").tobytes()
-        d["PixelData"].VR = "OW"
         datasets.append(d)
     return datasets
-
-
-def decimal(value: float) -> str:
-    """A decimal string of at most 16 characters, as the DS value representation asks."""
-    return f"{value:.10g}"[:16]
 
 
 def write_nifti(path: Path, mask: npt.NDArray[np.uint8], volume: Volume) -> None:
@@ -319,7 +282,8 @@ def write_cohort(
     UsageError
         If `out` is not empty.
     """
-    make_room(out, ())
+    check_room(out, ())
+    out.mkdir(parents=True, exist_ok=True)
     jobs = [(out, index, seed, protocol or Protocol(), voxel_mm, version) for index in range(count)]
     rows: list[dict[str, Any]] = []
     context = multiprocessing.get_context("spawn")

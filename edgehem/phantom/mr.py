@@ -15,6 +15,7 @@ import numpy.typing as npt
 from edgehem.errors import UsageError
 from edgehem.phantom.bleeds import SUBTYPES, Bleed
 from edgehem.phantom.cases import MIN_LABEL_ML
+from edgehem.phantom.head import Head
 from edgehem.phantom.mr_anatomy import bleeding_head
 from edgehem.phantom.mr_coil import draw_coil
 from edgehem.phantom.mr_head import MrHead, see
@@ -92,9 +93,9 @@ class MrCase:
     ml : dict of subtype to float
         Volume of every hemorrhage in the head, mL.
     microbleeds : tuple of Microbleed
-    age_years : float
     midline_shift_mm : float
         Towards the patient's left.
+    head : Head
     hemorrhages : tuple of dict
         Site, side, volume and more of each hemorrhage, as CT of version 2 describes it; empty in version 1.
     """
@@ -107,9 +108,14 @@ class MrCase:
     stages: dict[str, str]
     ml: dict[str, float]
     microbleeds: tuple[Microbleed, ...]
-    age_years: float
     midline_shift_mm: float
+    head: Head
     hemorrhages: tuple[dict[str, Any], ...] = ()
+
+    @property
+    def age_years(self) -> float:
+        """Age of the patient, years."""
+        return self.head.age_years
 
     @property
     def labels(self) -> dict[str, int]:
@@ -223,8 +229,8 @@ def make_mr(
         stages=stages,
         ml=bled.ml,
         microbleeds=spots,
-        age_years=person.age_years,
         midline_shift_mm=shift,
+        head=person,
         hemorrhages=bled.hemorrhages,
     )
 

@@ -10,8 +10,8 @@ import numpy as np
 
 from edgehem.phantom import hematoma
 from edgehem.phantom.anatomy import Anatomy, rotation, synthesise
-from edgehem.phantom.bleeds import Bled, Bleed, bleed, fill, midline_shift
-from edgehem.phantom.displacement import Flow, carry, displace
+from edgehem.phantom.bleeds import Bled, Bleed, bleed, midline_shift
+from edgehem.phantom.displacement import Flow, carry
 from edgehem.phantom.head import draw_head
 from edgehem.phantom.shapes import F32
 
@@ -67,12 +67,14 @@ def bleeding_head(
     if person.infarct is not None and person.infarct_drop_hu > 0:
         # The same head without what the infarct does to its density: the difference is water.
         dry = synthesise(replace(person, infarct_drop_hu=0.0), voxel_mm).hu
-    bled, flow = Bled(hu=before.hu, coverage={}, ml={}), None
+    bled = Bled(hu=before.hu, coverage={}, ml={})
     if bleeds and person.version == "1":
         bled = bleed(before, bleeds, seed)
     elif bleeds:
-        placed = [hematoma.place(before, item, seed, number) for number, item in enumerate(bleeds)]
-        bled, flow = hematoma.bleed(before, placed), mass_effect(before, placed)
+        bled = hematoma.bleed(
+            before, [hematoma.place(before, item, seed, number) for number, item in enumerate(bleeds)]
+        )
+    flow = bled.flow
     after = before if flow is None else _moved(before, flow)
     if flow is not None:
         dry = dry.copy()
@@ -87,17 +89,6 @@ def bleeding_head(
         wet_hu=wet,
         midline_shift_mm=person.midline_shift + bled.midline_shift_mm,
     )
-
-
-def mass_effect(anatomy: Anatomy, placed: Sequence[hematoma.Placed]) -> Flow | None:
-    """The displacement that :func:`edgehem.phantom.hematoma.bleed` moves the head by; None where nothing takes room."""
-    taken = np.zeros(anatomy.tissue.x.shape, np.float32)
-    for item in placed:
-        share = fill(item.space.field, item.space.weight, item.bleed.ml / anatomy.voxel_ml)
-        weight = hematoma.DISPLACES[item.bleed.subtype] * (0.35 if item.bleed.contusion else 1.0)
-        taken = np.maximum(taken, np.float32(weight) * share)
-    mass = any(item.bleed.subtype in hematoma.MASSES for item in placed)
-    return displace(anatomy, taken) if mass and float(taken.sum()) * anatomy.voxel_ml > 0.5 else None
 
 
 def _moved(anatomy: Anatomy, flow: Flow) -> Anatomy:
@@ -127,6 +118,12 @@ def _moved(anatomy: Anatomy, flow: Flow) -> Anatomy:
         hu=hu,
         materials=materials,
         tissue=replace(
-            t, x=t.x - by_head[0], y=t.y - by_head[1], z=t.z - by_head[2], kind=t.kind[origin], fluid=t.fluid[origin]
+            t,
+            x=t.x - by_head[0],
+            y=t.y - by_head[1],
+            z=t.z - by_head[2],
+            kind=t.kind[origin],
+            fluid=t.fluid[origin],
+            found=None if t.found is None else t.found[origin],
         ),
     )

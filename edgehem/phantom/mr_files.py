@@ -8,17 +8,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, generate_uid
+from pydicom.dataset import Dataset
+from pydicom.uid import MRImageStorage
 
 from edgehem.phantom.bleeds import SUBTYPES, Bleed
-from edgehem.phantom.files import TRUTH, decimal, make_room, write_nifti, write_series
+from edgehem.phantom.dicom_image import About, decimal, slice_object, type_2
+from edgehem.phantom.files import findings, known, write_nifti, write_series
+from edgehem.phantom.folder import TRUTH, UNFINISHED, check_room, finished
 from edgehem.phantom.mr import MR_VERSION, MrCase, MrSeries, make_mr
 from edgehem.phantom.mr_field import LARMOR_MHZ_PER_T
 from edgehem.phantom.mr_signal import DEFAULT_KINDS, KINDS
 
 DICOM = "dicom"
-STUDY_FILES = (DICOM, TRUTH, *(f"mask_{kind}.nii.gz" for kind in KINDS))
+STUDY_FILES = (DICOM, TRUTH, UNFINISHED, *(f"mask_{kind}.nii.gz" for kind in KINDS))
 DESCRIPTIONS = {
     "t2star": "AX T2* GRE",
     "flair": "AX FLAIR",
@@ -64,6 +66,7 @@ def write_mr_study(
         If `out` is a file, or a folder that holds anything but an MR study of the phantom; or if what is asked for is
         not possible.
     """
+    check_room(out, STUDY_FILES)
     case = make_mr(
         seed,
         bleeds=bleeds,
@@ -76,8 +79,8 @@ def write_mr_study(
         voxel_mm=voxel_mm,
         matrix=matrix,
     )
-    make_room(out, STUDY_FILES)
-    return write_mr_case(case, out)
+    with finished(out, STUDY_FILES) as folder:
+        return write_mr_case(case, folder)
 
 
 def write_mr_case(case: MrCase, out: Path) -> dict[str, Any]:
@@ -114,6 +117,7 @@ def describe_mr(case: MrCase) -> dict[str, Any]:
         "series": {kind: _describe_series(series) for kind, series in case.series.items()},
         "mask_values": {str(value): name for value, name in enumerate(SUBTYPES, start=1)},
         "coordinates": "DICOM patient coordinates, those of the CT phantom of the same seed, head and hemorrhages",
+        **({} if case.version == "1" else {"head": known(case.head), "findings": findings(case.head)}),
     }
 
 
@@ -150,44 +154,31 @@ def to_mr_dicom(case: MrCase, series: MrSeries) -> list[Dataset]:
     v, scan = series.volume, series.scan
     # Rounded, so that another machine's last digits change no identifier.
     blood = sorted((name, round(ml, 3), case.stages[name]) for name, ml in case.ml.items())
-    visit = f"mr/{MR_VERSION}/{case.version}/{case.seed}/{case.field_t}/{blood}/{len(case.microbleeds)}/{case.voxel_mm}"
-    visit += f"/{case.age_years:.3f}/{case.midline_shift_mm:.3f}"
-    identity = f"{visit}/{series.kind}/{series.volume.pixels.shape}"
-    study_uid, frame_uid = (generate_uid(entropy_srcs=[visit, kind]) for kind in ("study", "frame"))
-    series_uid = generate_uid(entropy_srcs=[identity, "series"])
+    visit = f"mr/{MR_VERSION}/{case.seed}/{case.head}/{case.field_t}/{blood}/{len(case.microbleeds)}/{case.voxel_mm}"
+    about = About(
+        seed=case.seed,
+        age_years=case.age_years,
+        sex="O" if case.version == "1" else case.head.sex,
+        modality="MR",
+        sop_class=MRImageStorage,
+        study=visit,
+        series=f"{visit}/{series.kind}/{series.volume.pixels.shape}",
+        description=DESCRIPTIONS[series.kind],
+        number=1 + KINDS.index(series.kind),
+    )
+    high = float(np.percentile(v.pixels[::2, ::4, ::4], 99.5))
     datasets = []
     for i in range(len(v.pixels)):
-        meta = FileMetaDataset()
-        meta.MediaStorageSOPClassUID = MRImageStorage
-        meta.MediaStorageSOPInstanceUID = generate_uid(entropy_srcs=[identity, str(i)])
-        meta.TransferSyntaxUID = ExplicitVRLittleEndian
-        d = Dataset()
-        d.file_meta = meta
-        d.SOPClassUID, d.SOPInstanceUID = MRImageStorage, meta.MediaStorageSOPInstanceUID
-        d.StudyInstanceUID, d.SeriesInstanceUID, d.FrameOfReferenceUID = study_uid, series_uid, frame_uid
-        d.StudyDate, d.StudyTime, d.AccessionNumber = "20260101", "000000", ""
-        d.ReferringPhysicianName, d.StudyID, d.PositionReferenceIndicator = "", "", ""
-        d.Modality, d.Manufacturer = "MR", "edgehem phantom"
-        d.StudyDescription, d.SeriesDescription = "SYNTHETIC HEAD PHANTOM", DESCRIPTIONS[series.kind]
-        d.BodyPartExamined = "HEAD"
-        d.PatientName, d.PatientID = "PHANTOM^SYNTHETIC", f"PHANTOM-{case.seed}"
-        d.PatientBirthDate, d.PatientSex, d.PatientAge = "", "O", f"{round(case.age_years):03d}Y"
-        d.PatientPosition, d.Laterality = "HFS", ""
-        d.ImageComments = "Synthetic image. Not a patient."
-        d.SeriesNumber, d.InstanceNumber, d.AcquisitionNumber = 1 + KINDS.index(series.kind), i + 1, 1
+        d = slice_object(about, v, i, bits=series.bits, signed=False)
+        type_2(d)
+        d.SeriesDate, d.SeriesTime = d.AcquisitionDate, d.AcquisitionTime = d.StudyDate, d.StudyTime
+        d.ContentDate, d.ContentTime = d.StudyDate, d.StudyTime
+        d.ProtocolName = about.description
+        d.ManufacturerModelName, d.SoftwareVersions = "MR phantom", MR_VERSION
         _pulse_attributes(d, series)
         d.SliceThickness, d.SpacingBetweenSlices = decimal(scan.thickness_mm), decimal(series.spacing_mm)
         d.SliceLocation = decimal(float(v.distances[i]))
-        d.ImagePositionPatient = [decimal(c) for c in v.origin[i]]
-        d.ImageOrientationPatient = [decimal(c) for c in (*v.row_cosines, *v.column_cosines)]
-        d.PixelSpacing = [decimal(s) for s in v.pixel_spacing]
-        d.SamplesPerPixel, d.PhotometricInterpretation = 1, "MONOCHROME2"
-        d.Rows, d.Columns = v.pixels.shape[1:]
-        d.BitsAllocated, d.BitsStored, d.HighBit, d.PixelRepresentation = 16, series.bits, series.bits - 1, 0
-        low, high = 0.0, float(np.percentile(v.pixels[::2, ::4, ::4], 99.5))
-        d.WindowCenter, d.WindowWidth = decimal((low + high) / 2), decimal(max(high - low, 1))
-        d.PixelData = v.pixels[i].astype("<u2").tobytes()
-        d["PixelData"].VR = "OW"
+        d.WindowCenter, d.WindowWidth = decimal(high / 2), decimal(max(high, 1))
         datasets.append(d)
     return datasets
 
@@ -200,9 +191,12 @@ def _pulse_attributes(d: Dataset, series: MrSeries) -> None:
     d.ImageType = [
         "DERIVED" if derived else "ORIGINAL",
         "PRIMARY",
-        "MINIP" if derived else "M",
-        "SWI" if swi else "NONE",
+        "MNIP" if derived else "M",
+        "SWI" if swi else "ND",
+        *(["NORM"] if scan.coil.normalised else []),
     ]
+    if derived:
+        d.DerivationDescription = f"Minimum intensity over {decimal(scan.thickness_mm)} mm"
     if pulses.physics == "gradient_echo":
         d.ScanningSequence, d.SequenceVariant = "GR", "SP"
     elif pulses.physics == "inversion_recovery":
@@ -217,7 +211,10 @@ def _pulse_attributes(d: Dataset, series: MrSeries) -> None:
     d.FlipAngle, d.EchoTrainLength, d.EchoNumbers = decimal(pulses.flip_deg), pulses.echo_train, 1
     d.MagneticFieldStrength = decimal(pulses.field_t)
     d.ImagingFrequency, d.ImagedNucleus = decimal(LARMOR_MHZ_PER_T * pulses.field_t), "1H"
-    d.NumberOfAverages = "1"
+    d.NumberOfAverages, d.VariableFlipAngleFlag = "1", "N"
+    d.ReceiveCoilName = "HEAD QUADRATURE" if scan.coil.channels == 1 else "HEAD ARRAY"
+    # Phases are encoded along rows: frequency rows, frequency columns, phase rows, phase columns.
     d.InPlanePhaseEncodingDirection = "ROW"
-    d.AcquisitionMatrix = [0, scan.matrix, scan.lines, 0]
-    d.PercentSampling = decimal(100 * scan.lines / scan.matrix)
+    d.AcquisitionMatrix = [scan.matrix, 0, 0, scan.lines]
+    d.NumberOfPhaseEncodingSteps = scan.lines
+    d.PercentSampling, d.PercentPhaseFieldOfView = decimal(100 * scan.lines / scan.matrix), "100"

@@ -14,7 +14,7 @@ from edgehem.phantom.mr_anatomy import Patient, steps_of
 from edgehem.phantom.mr_field import Field, dipole_field, field_at
 from edgehem.phantom.mr_iron import Microbleed, deep_iron, microbleed_shares
 from edgehem.phantom.mr_signal import PulseSequence, signals
-from edgehem.phantom.mr_tissue import CLOTS, DILUTED, IRON_PPM, IRON_R2_STAR, MATERIALS, NAMES, SUBSTANCES, Clot
+from edgehem.phantom.mr_tissue import BY_SUBTYPE, IRON_PPM, IRON_R2_STAR, MATERIALS, NAMES, SUBSTANCES, Clot
 from edgehem.phantom.mr_veins import veins
 from edgehem.phantom.shapes import F32, PointField, SmoothField, smoothstep
 
@@ -132,8 +132,7 @@ def see(patient: Patient, *, ages: Mapping[str, str], microbleeds: Sequence[Micr
     _clog(shares, anatomy, index)
     _swell(shares, patient.wet_hu.reshape(-1)[index])
     for name, coverage in bled.coverage.items():
-        clots = DILUTED if name == "subarachnoid" else CLOTS
-        _bleed(shares, coverage, row_of, clots[ages[name]], anatomy.axes, seed)
+        _bleed(shares, coverage, row_of, BY_SUBTYPE[name][ages[name]], anatomy.axes, seed)
     for spot in microbleeds:
         voxels, share = microbleed_shares(anatomy, spot)
         _replace(shares, row_of[voxels], {"haemosiderin": share})

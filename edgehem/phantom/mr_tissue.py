@@ -80,7 +80,7 @@ BLOOD: dict[str, Substance] = {
     "met_cell": Substance(density=0.84, t1=(380, 450), t2=(42, 30), t2_star=(20, 10), ppm=1.6),
     "met_free": Substance(density=0.92, t1=(330, 390), t2=(170, 155), t2_star=(90, 70), ppm=0.5),
     "haemosiderin": Substance(density=0.70, t1=(1050, 1450), t2=(18, 11), t2_star=(6, 3), ppm=3.0),
-    "cavity": Substance(density=0.97, t1=(2600, 2900), t2=(380, 340), t2_star=(250, 180), ppm=0.05),
+    "cavity": Substance(density=0.97, t1=(3300, 3500), t2=(380, 340), t2_star=(250, 180), ppm=0.05),
     "mixed": Substance(density=0.95, t1=(1500, 1850), t2=(210, 190), t2_star=(80, 60), ppm=0.3),
 }
 """What blood turns into: oxyhaemoglobin, deoxyhaemoglobin in cells, methaemoglobin in cells and set free,
@@ -129,6 +129,28 @@ DILUTED: dict[str, Clot] = {
     "chronic": Clot(core="csf", rim="haemosiderin", rim_mm=0.5, before="csf", lag=0.0),
 }
 """Subarachnoid blood: no clot of its own at first, a film of haemosiderin (superficial siderosis) in the end. Ours."""
+
+EXTRA_AXIAL: dict[str, Clot] = {
+    **CLOTS,
+    "chronic": Clot(core="mixed", rim="haemosiderin", rim_mm=0.5, before="met_free", lag=0.15),
+}
+"""Subdural and epidural blood: what is left in the end is fluid rich in protein, lighter than that of the ventricles in
+FLAIR, in thin membranes. Ours."""
+
+VENTRICULAR: dict[str, Clot] = {
+    **CLOTS,
+    "chronic": Clot(core="csf", rim="haemosiderin", rim_mm=0.5, before="csf", lag=0.0),
+}
+"""Blood in the ventricles clots as in the brain; in the end it is washed out and leaves a film on their walls. Ours."""
+
+BY_SUBTYPE: dict[str, dict[str, Clot]] = {
+    "epidural": EXTRA_AXIAL,
+    "intraparenchymal": CLOTS,
+    "intraventricular": VENTRICULAR,
+    "subarachnoid": DILUTED,
+    "subdural": EXTRA_AXIAL,
+}
+"""What a hemorrhage of each subtype consists of at each stage."""
 
 _STAGE_ENDS_H = (24.0, 72.0, 168.0, 336.0)
 """Hours at which one stage is taken to end and the next to begin: 1, 3, 7 and 14 days (Bradley 1993)."""

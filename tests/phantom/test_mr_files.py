@@ -15,7 +15,9 @@ import pytest
 from edgehem.dicom import read_study
 from edgehem.dicom.kinds import Kind, Weighting, what_is_at
 from edgehem.errors import Code, Refusal, UsageError
-from edgehem.phantom import Bleed
+from edgehem.phantom import Bleed, Protocol, make_case
+from edgehem.phantom.files import describe, to_dicom
+from edgehem.phantom.folder import UNFINISHED
 from edgehem.phantom.mr import MrCase, make_mr
 from edgehem.phantom.mr_files import STUDY_FILES, describe_mr, to_mr_dicom, write_mr_case, write_mr_study
 from edgehem.phantom.mr_signal import KINDS
@@ -29,6 +31,22 @@ WEIGHTINGS = {
     "t2": Weighting.T2,
     "swi_minip": Weighting.SWI,
 }
+
+
+FILLED = (
+    "SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID", "Modality",
+    "ImageType", "ScanningSequence", "SequenceVariant", "MRAcquisitionType", "RepetitionTime", "EchoTime",
+    "EchoTrainLength", "FlipAngle", "MagneticFieldStrength", "ImagingFrequency", "ImagedNucleus", "SliceThickness",
+    "SpacingBetweenSlices", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "PatientPosition",
+    "AcquisitionMatrix", "SeriesDescription", "ProtocolName",
+)  # fmt: skip
+"""What a scanner's MR images have (PS3.3, A.4: types 1 and 2, and what readers look at)."""
+MUST = (
+    "PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime", "ReferringPhysicianName",
+    "StudyID", "AccessionNumber", "SeriesNumber", "Manufacturer", "PositionReferenceIndicator", "InstanceNumber",
+    "ScanOptions",
+)  # fmt: skip
+"""What may be empty there, but not missing (type 2)."""
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +80,7 @@ def test_the_times_alone_tell_the_weighting(field_t: float, tmp_path: Path) -> N
     for kind in ("t2star", "flair", "t1", "t2"):
         made = make_mr(6, kinds=(kind,), field_t=field_t, voxel_mm=8.0, matrix=64)
         dataset = to_mr_dicom(made, made.series[kind])[0]
-        dataset.SeriesDescription = "series"
+        dataset.SeriesDescription = dataset.ProtocolName = "series"
         (tmp_path / kind).mkdir()
         dataset.save_as(tmp_path / kind / "1.dcm", enforce_file_format=True)
         (part,) = what_is_at(tmp_path / kind)
@@ -103,6 +121,45 @@ def test_attributes_say_how_it_was_measured(case: MrCase) -> None:
         scanning: Any = d.ScanningSequence
         assert (scanning == "GR") == (series.pulses.physics == "gradient_echo")
         assert ("IR" in scanning) == (kind == "flair")
+
+
+def test_phases_are_encoded_along_rows_and_the_matrix_says_so(case: MrCase) -> None:
+    """Acquisition Matrix (0018,1310): frequency rows, frequency columns, phase rows, phase columns."""
+    for series in case.series.values():
+        d = to_mr_dicom(case, series)[0]
+        assert d.InPlanePhaseEncodingDirection == "ROW"
+        assert list(d.AcquisitionMatrix) == [series.scan.matrix, 0, 0, series.scan.lines]
+        assert d.NumberOfPhaseEncodingSteps == series.scan.lines < d.Columns
+
+
+def test_the_files_keep_to_the_standard(written: Path, case: MrCase, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every value fits its representation; what an MR image must have is there; a study has one frame of reference."""
+    monkeypatch.setattr(pydicom.config.settings, "reading_validation_mode", pydicom.config.RAISE)
+    frames = set()
+    for path in sorted((written / "dicom").rglob("*.dcm")):
+        d = pydicom.dcmread(path)
+        for element in d:
+            assert element.VR != "UN", element.tag
+        for name in MUST:
+            assert name in d, name
+        for name in FILLED:
+            assert d[name].value not in (None, ""), name
+        assert d.ImageType[0] == ("DERIVED" if "minip" in path.parent.name else "ORIGINAL")
+        assert ("NORM" in d.ImageType) == (case.series[path.parent.name].scan.coil.normalised > 0)
+        frames.add((d.StudyInstanceUID, d.FrameOfReferenceUID))
+    assert len(frames) == 1
+
+
+def test_one_patient_has_one_sex_in_ct_and_mr() -> None:
+    small: dict[str, Any] = {"version": "2", "voxel_mm": 8.0}
+    for seed in range(3):
+        mr = make_mr(seed, kinds=("t1",), matrix=64, **small)
+        ct = make_case(seed, protocol=Protocol(slices=12, matrix=64), **small)
+        of_mr, of_ct = to_mr_dicom(mr, mr.series["t1"])[0], to_dicom(ct)[0]
+        for name in ("PatientID", "PatientSex", "PatientAge"):
+            assert of_mr[name].value == of_ct[name].value
+        assert describe_mr(mr)["findings"] == describe(ct)["findings"]
+        assert all(name in of_ct for name in MUST if name != "ScanOptions")
 
 
 def test_nothing_in_the_files_is_a_patient(case: MrCase) -> None:
@@ -165,6 +222,37 @@ def test_a_study_is_written_again_over_itself_and_over_nothing_else(tmp_path: Pa
     with pytest.raises(UsageError, match="not empty"):
         write_mr_study(other, seed=2, kinds=("t1",), **SMALL)
     assert (other / "notes.txt").read_text(encoding="utf-8") == "kept"
+
+
+def test_what_was_stopped_half_way_does_not_look_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "study"
+    write_mr_study(out, seed=2, kinds=("t1",), **SMALL)
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("edgehem.phantom.mr_files.write_nifti", full)
+        with pytest.raises(OSError, match="No space"):
+            write_mr_study(out, seed=3, kinds=("t1",), **SMALL)
+    assert not list(out.iterdir())  # neither the older study nor a part of the new one
+    # A process that is killed cannot tidy up: what it leaves is known for what it is, and replaced.
+    (out / UNFINISHED / "dicom" / "t1").mkdir(parents=True)
+    (out / UNFINISHED / "dicom" / "t1" / "0001.dcm").write_bytes(b"half an image")
+    assert write_mr_study(out, seed=2, kinds=("t1",), **SMALL)["seed"] == 2
+    assert {path.name for path in out.iterdir()} == {"dicom", "mask_t1.nii.gz", "truth.json"}
+
+
+def test_what_cannot_be_made_replaces_nothing(tmp_path: Path) -> None:
+    out = tmp_path / "study"
+    write_mr_study(out, seed=2, kinds=("t1",), **SMALL)
+    with pytest.raises(UsageError, match="outside"):
+        write_mr_study(out, seed=2, kinds=("t1",), field_t=9.0, **SMALL)
+    assert (out / "truth.json").is_file()
+    with pytest.raises(UsageError, match="cannot be written to"):
+        write_mr_study(out / "truth.json" / "deeper", seed=2, kinds=("t1",), **SMALL)
+    with pytest.raises(UsageError, match="is a file"):
+        write_mr_study(out / "truth.json", seed=2, kinds=("t1",), **SMALL)
 
 
 GOLDEN = {

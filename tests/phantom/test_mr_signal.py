@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgehem.errors import UsageError
-from edgehem.phantom.bleeds import Bleed
+from edgehem.phantom.bleeds import SUBTYPES, Bleed
 from edgehem.phantom.materials import MATERIALS as PAINTED
 from edgehem.phantom.mr import stages_of
 from edgehem.phantom.mr_signal import (
@@ -22,7 +22,7 @@ from edgehem.phantom.mr_signal import (
     signal,
     spoiled_gradient_echo,
 )
-from edgehem.phantom.mr_tissue import BLOOD, CLOTS, DILUTED, MATERIALS, NAMES, STAGES, SUBSTANCES, stage_at
+from edgehem.phantom.mr_tissue import BLOOD, BY_SUBTYPE, CLOTS, DILUTED, MATERIALS, NAMES, STAGES, SUBSTANCES, stage_at
 
 FIELDS = (1.5, 3.0)
 SEEDS = range(6)
@@ -140,8 +140,24 @@ def test_a_voxel_of_every_material_the_anatomy_paints_has_a_signal_entry() -> No
     assert NAMES[: len(PAINTED)] == tuple(PAINTED)
 
 
+@pytest.mark.parametrize("field_t", [1.5, 3.0])
+def test_what_is_left_of_blood_on_flair_depends_on_where_it_was(field_t: float) -> None:
+    """A cavity in the brain holds fluid and is dark; a subdural one is full of protein; the ventricles are washed."""
+    for seed in range(20):
+        sequence = draw_sequence("flair", seed, field_t)
+
+        def old(subtype: str, sequence: PulseSequence = sequence) -> float:
+            return beside_grey(BY_SUBTYPE[subtype]["chronic"].core, sequence)
+
+        assert old("intraventricular") < 0.08
+        assert 1.5 * old("intraventricular") < old("intraparenchymal") < 0.75
+        assert old("subdural") == old("epidural") > 1.2
+
+
 def test_every_stage_is_made_of_blood_in_the_table() -> None:
-    for clots in (CLOTS, DILUTED):
+    assert tuple(BY_SUBTYPE) == SUBTYPES
+    assert BY_SUBTYPE["intraparenchymal"] is CLOTS and BY_SUBTYPE["subarachnoid"] is DILUTED
+    for clots in BY_SUBTYPE.values():
         assert tuple(clots) == STAGES
         for clot in clots.values():
             assert {clot.core, clot.rim, clot.before} <= {*BLOOD, "csf"}
