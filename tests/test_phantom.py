@@ -21,11 +21,11 @@ from edgehem.errors import UsageError
 from edgehem.phantom import LABELS, SUBTYPES, Bleed, Case, Protocol, draw_bleeds, make_case, write_cohort, write_study
 from edgehem.phantom.anatomy import Anatomy, synthesise
 from edgehem.phantom.bleeds import Bled, bleed, midline_shift, side_of
-from edgehem.phantom.brain import Kind
+from edgehem.phantom.tissue import Kind
 from edgehem.phantom.cases import MIN_LABEL_ML, scan_case
 from edgehem.phantom.files import cohort_case, to_dicom, write_case, write_nifti
 from edgehem.phantom.head import draw_head
-from edgehem.phantom.scanner import Scan, acquire
+from edgehem.phantom.scan import Scan, acquire
 from edgehem.volume import Volume
 
 VOXEL_MM = 2.5

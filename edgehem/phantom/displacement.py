@@ -14,9 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from edgehem.phantom.anatomy import Anatomy, rotation
-from edgehem.phantom.brain import Kind
 from edgehem.phantom.shapes import F32
 from edgehem.phantom.spread import trilinear
+from edgehem.phantom.tissue import Kind
 
 CELL_MM = 6.0
 """Edge of the cells that the flow is solved on (ours)."""

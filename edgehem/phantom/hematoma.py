@@ -1,4 +1,4 @@
-"""Hemorrhages of version 2 in a head: choices left to the seed, density and signs, oedema, mass effect, their truth."""
+"""Hemorrhages in a head: choices left to the seed, density and signs, oedema, mass effect, their truth."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import numpy as np
 
 from edgehem.phantom.anatomy import Anatomy
 from edgehem.phantom.bleeds import SITES, Bled, Bleed, fill
-from edgehem.phantom.brain import Kind
 from edgehem.phantom.displacement import Flow, carry, displace
 from edgehem.phantom.fields import Space, epidural, intraventricular, parenchymal, subarachnoid, subdural
 from edgehem.phantom.places import draw_site
 from edgehem.phantom.shapes import F32, PointField, smoothstep
+from edgehem.phantom.tissue import Kind
 
 DENSITIES = {
     "hyperacute": (48.0, 62.0), "acute": (58.0, 80.0), "subacute": (34.0, 46.0), "chronic": (14.0, 28.0),

@@ -1,4 +1,4 @@
-"""Dura, venous sinuses, arteries and calcifications of a head of version 2."""
+"""Dura, venous sinuses, arteries and calcifications of a head."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ import pytest
 
 from edgehem.errors import UsageError
 from edgehem.phantom.anatomy import Anatomy, synthesise
-from edgehem.phantom.brain import Kind
+from edgehem.phantom.tissue import Kind
 from edgehem.phantom.findings import Findings
 from edgehem.phantom.head import Head, draw_head
 from edgehem.phantom.materials import MATERIALS

@@ -12,7 +12,7 @@ from edgehem.errors import UsageError
 from edgehem.phantom import AGES, SITES, SUBTYPES, Bleed, Protocol, make_case, make_pair
 from edgehem.phantom.anatomy import Anatomy, synthesise
 from edgehem.phantom.bleeds import Bled, bleed
-from edgehem.phantom.brain import Kind
+from edgehem.phantom.tissue import Kind
 from edgehem.phantom.files import describe
 from edgehem.phantom.growth import expanded, grow
 from edgehem.phantom.head import draw_head

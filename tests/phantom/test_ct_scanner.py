@@ -25,7 +25,7 @@ from edgehem.phantom.gantry import acquire
 from edgehem.phantom.head import draw_head
 from edgehem.phantom.materials import FINDINGS
 from edgehem.phantom.optics import KERNELS, Grain, Optics, spread
-from edgehem.phantom.scanner import Scan
+from edgehem.phantom.scan import Scan
 from edgehem.phantom.shapes import F32
 
 CELL_MM = 3.0
