@@ -20,19 +20,23 @@ from edgehem.dicom import read_study
 from edgehem.errors import UsageError
 from edgehem.phantom import LABELS, SUBTYPES, Bleed, Case, Protocol, draw_bleeds, make_case, write_cohort, write_study
 from edgehem.phantom.anatomy import Anatomy, synthesise
-from edgehem.phantom.bleeds import Bled, bleed, midline_shift, side_of
-from edgehem.phantom.tissue import Kind
+from edgehem.phantom.bleeds import Bled
 from edgehem.phantom.cases import MIN_LABEL_ML, scan_case
+from edgehem.phantom.couch import Couch
 from edgehem.phantom.files import cohort_case, to_dicom, write_case, write_nifti
+from edgehem.phantom.gantry import acquire
 from edgehem.phantom.head import draw_head
-from edgehem.phantom.scan import Scan, acquire
+from edgehem.phantom.hematoma import bleed, place, side_of
+from edgehem.phantom.optics import Optics
+from edgehem.phantom.scan import Scan
+from edgehem.phantom.tissue import Kind
 from edgehem.volume import Volume
 
 VOXEL_MM = 2.5
 TINY = Protocol(slices=12, matrix=64)
 FINE = Protocol(slices=34, thickness_mm=5.0, tilt_deg=0.0, variable_spacing=False, matrix=128)
 MASSES = ("epidural", "intraparenchymal", "subdural")
-LEFT, RIGHT = 3, 4
+LEFT, RIGHT = 3, 5
 """Seeds whose blood lies on that side."""
 
 
@@ -42,6 +46,10 @@ def anatomy() -> Anatomy:
     return synthesise(draw_head(11), VOXEL_MM)
 
 
+def put(anatomy: Anatomy, item: Bleed, seed: int) -> Bled:
+    return bleed(anatomy, [place(anatomy, item, seed, 0)])
+
+
 @pytest.fixture(scope="module")
 def bled(anatomy: Anatomy) -> Callable[[str, float], Bled]:
     """The head after one hemorrhage; each is made once."""
@@ -49,7 +57,7 @@ def bled(anatomy: Anatomy) -> Callable[[str, float], Bled]:
 
     def get(subtype: str, ml: float) -> Bled:
         if (subtype, ml) not in made:
-            made[subtype, ml] = bleed(anatomy, (Bleed(subtype=subtype, ml=ml),), LEFT)
+            made[subtype, ml] = put(anatomy, Bleed(subtype=subtype, ml=ml), LEFT)
         return made[subtype, ml]
 
     return get
@@ -100,7 +108,7 @@ def test_cases_that_share_a_head_differ_in_blood_alone(anatomy: Anatomy) -> None
 
 def test_building_blood_does_not_change_the_head(anatomy: Anatomy) -> None:
     before = hashlib.sha256(anatomy.hu.tobytes()).hexdigest()
-    bleed(anatomy, (Bleed(subtype="intraparenchymal", ml=40),), RIGHT)
+    put(anatomy, Bleed(subtype="intraparenchymal", ml=40), RIGHT)
     assert hashlib.sha256(anatomy.hu.tobytes()).hexdigest() == before
 
 
@@ -217,9 +225,9 @@ def test_pixels_lie_where_the_geometry_says(
     positions = (-60.0, -31.0, 0.0, 4.0, 33.3, 51.0)
     scan = Scan(
         seed=1, positions=positions, thickness_mm=(0.5,) * 6, tilt_deg=tilt, matrix=64, fov_mm=190.0,
-        noise_hu=0, streaks=0, drift_hu=0, headrest=False,
+        noise_hu=0, streaks=0, drift_hu=0,
     )  # fmt: skip
-    volume, *_ = acquire(anatomy, anatomy.hu, {}, scan)
+    volume = acquire(anatomy, anatomy.hu, {}, scan, Optics(hardening=0.0), Couch()).volume
     assert volume.tilt_deg == pytest.approx(abs(tilt), abs=1e-6)
     np.testing.assert_allclose(volume.distances, positions, atol=1e-6)
     z, y, x = anatomy.axes
@@ -227,14 +235,6 @@ def test_pixels_lie_where_the_geometry_says(
     expected = map_coordinates(np.maximum(anatomy.hu, -1000), at, order=1, mode="nearest")
     stored = volume.pixels + volume.intercept[:, None, None]
     np.testing.assert_allclose(stored, np.clip(expected, -1024, 3071), atol=1.0)
-
-
-def test_masses_push_the_midline_away_from_their_side() -> None:
-    """Nothing below 15 mL, then one mm for every 6 mL; fluid that is replaced pushes nothing."""
-    assert midline_shift((Bleed(subtype="epidural", ml=15),), LEFT) == 0
-    assert midline_shift((Bleed(subtype="epidural", ml=45),), LEFT) == pytest.approx(-5)
-    assert midline_shift((Bleed(subtype="epidural", ml=45),), RIGHT) == pytest.approx(5)
-    assert midline_shift((Bleed(subtype="intraventricular", ml=60),), LEFT) == 0
 
 
 def test_drawn_hemorrhages_follow_their_bounds() -> None:

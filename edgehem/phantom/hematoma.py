@@ -54,6 +54,11 @@ class Placed:
     seed: tuple[int, ...]
 
 
+def side_of(seed: int) -> int:
+    """The side that a head's hemorrhages share where none is stated: +1 the patient's left, -1 the right."""
+    return 1 if np.random.default_rng([seed, 26]).random() < 0.5 else -1
+
+
 def place(anatomy: Anatomy, item: Bleed, seed: int, number: int, scale_ml: float | None = None) -> Placed:
     """Choose what a hemorrhage leaves open, and where it lies.
 
@@ -68,10 +73,9 @@ def place(anatomy: Anatomy, item: Bleed, seed: int, number: int, scale_ml: float
         Volume that the shape's scale follows, where it is not the hemorrhage's own.
     """
     rng = np.random.default_rng([seed, 25, number])
-    usual = 1 if np.random.default_rng([seed, 26]).random() < 0.5 else -1  # a head's hemorrhages share their side
     ml = scale_ml or item.ml
     drawn: dict[str, Any] = {
-        "side": usual,
+        "side": side_of(seed),
         "hu": float(rng.uniform(*DENSITIES[item.age])),
         # Contusions are salt and pepper: blood and bruised tissue in small patches.
         "mottle_hu": float(rng.uniform(1, 5)) + 6 * item.contusion,

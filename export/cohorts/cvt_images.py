@@ -12,8 +12,6 @@ import numpy.typing as npt
 from edgehem.phantom import SUBTYPES, Bleed, Case, Protocol, make_case
 from edgehem.phantom.files import to_dicom, write_nifti, write_series
 
-PHANTOM = "2"
-"""Version of the phantom that can show what is planted."""
 SITES = {
     "frontal": "frontal lobe",
     "parietal": "parietal lobe",
@@ -65,7 +63,6 @@ def hematoma_study(truth: Mapping[str, Any], seed: int, *, matrix: int = 512, vo
             kernel=str(truth["kernel"]),
         ),
         voxel_mm=voxel_mm,
-        version=PHANTOM,
         head=head_fields(truth, seed),
     )
 

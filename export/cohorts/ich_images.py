@@ -14,8 +14,6 @@ from edgehem.phantom.cases import scan_case
 from edgehem.phantom.files import to_dicom, write_nifti, write_series
 from edgehem.phantom.head import draw_head
 
-PHANTOM = "2"
-"""Version of the phantom that knows sites, and in which a clot that reaches a ventricle breaks into it."""
 LEAST_ML = 0.3
 """Less ventricular blood than this is not painted, and not minded: it would lie below one voxel's share (ours)."""
 LARGEST_VENTRICULAR_ML = 60.0
@@ -65,7 +63,7 @@ def study(patients: Patients, row: int, seed: int, protocol: Protocol | None = N
     protocol : Protocol, optional
     """
     sex = "F" if patients.inputs["female"][row] else "M"
-    anatomy = synthesise(draw_head(seed, PHANTOM, age_years=float(patients.inputs["age"][row]), sex=sex))
+    anatomy = synthesise(draw_head(seed, age_years=float(patients.inputs["age"][row]), sex=sex))
     return scan_case(anatomy, seed, bleeds=bleeds_of(patients, row, anatomy, seed), protocol=protocol)
 
 

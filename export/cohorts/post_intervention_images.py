@@ -11,8 +11,6 @@ import numpy as np
 from edgehem.phantom import Case, Protocol, make_case
 from edgehem.phantom.files import to_dicom, write_series
 
-PHANTOM = "2"
-"""Version of the phantom that can show what is planted."""
 SMALLEST_DROP_HU, LARGEST_DROP_HU = 0.5, 14.0
 """Range of the loss of density that is painted, HU, ours."""
 SWOLLEN_HOURS = 24.0
@@ -47,7 +45,6 @@ def stroke_study(truth: Mapping[str, Any], seed: int, *, matrix: int = 512, voxe
             kernel=str(truth["kernel"]),
         ),
         voxel_mm=voxel_mm,
-        version=PHANTOM,
         head=head_fields(truth, seed),
     )
 

@@ -11,7 +11,8 @@ import pytest
 
 import edgehem
 from edgehem.dicom import read_study
-from edgehem.phantom.bleeds import Bleed, side_of
+from edgehem.phantom.bleeds import Bleed
+from edgehem.phantom.hematoma import side_of
 from edgehem.phantom.cases import Protocol, make_case
 from edgehem.phantom.files import to_dicom
 

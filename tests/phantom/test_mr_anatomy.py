@@ -34,7 +34,7 @@ def amount(head: MrHead, name: str) -> float:
 
 @pytest.fixture(scope="module")
 def pushed() -> Patient:
-    return bleeding_head(9, LARGE, "2", voxel_mm=VOXEL_MM)
+    return bleeding_head(9, LARGE, voxel_mm=VOXEL_MM)
 
 
 @pytest.mark.parametrize("version", ["1", "2"])
@@ -50,7 +50,7 @@ def test_volumes_and_shift_are_those_of_ct(version: str) -> None:
 
 def test_the_push_is_the_one_that_ct_was_moved_by(pushed: Patient) -> None:
     """The flow is solved again here: should the two ever part, this says so."""
-    before = synthesise(draw_head(9, "2"), VOXEL_MM)
+    before = synthesise(draw_head(9), VOXEL_MM)
     placed = [hematoma.place(before, item, 9, number) for number, item in enumerate(LARGE)]
     flow = mass_effect(before, placed)
     assert flow is not None
@@ -66,7 +66,7 @@ def test_the_push_is_the_one_that_ct_was_moved_by(pushed: Patient) -> None:
 def test_the_push_keeps_every_voxel_whole_and_moves_the_brain(pushed: Patient) -> None:
     total = np.sum(list(pushed.materials.values()), axis=0)
     assert np.allclose(total, 1, atol=1e-3)
-    before = bleeding_head(9, (), "2", voxel_mm=VOXEL_MM)
+    before = bleeding_head(9, (), voxel_mm=VOXEL_MM)
     assert before.midline_shift_mm == 0
     x0, x1 = before.anatomy.tissue.x, pushed.anatomy.tissue.x
     t = before.anatomy.tissue
@@ -79,7 +79,7 @@ def test_the_push_keeps_every_voxel_whole_and_moves_the_brain(pushed: Patient) -
 def test_oedema_lies_around_the_clot(pushed: Patient) -> None:
     head = seen(pushed)
     assert 2 < amount(head, "oedema") < 60
-    assert amount(head, "oedema") > 5 * amount(seen(bleeding_head(9, (), "2", voxel_mm=VOXEL_MM)), "oedema")
+    assert amount(head, "oedema") > 5 * amount(seen(bleeding_head(9, (), voxel_mm=VOXEL_MM)), "oedema")
 
 
 @pytest.mark.parametrize("stage", ["hyperacute", "acute", "early_subacute", "late_subacute", "chronic"])
@@ -101,7 +101,7 @@ def test_all_blood_turns_into_what_its_stage_is_made_of(pushed: Patient, stage: 
 )  # fmt: skip
 def test_infarcts_are_wet_and_thrombi_hold_no_oxygen(change: dict[str, Any], grows: str) -> None:
     quiet: dict[str, Any] = {"infarct": None, "thrombosis": None, "mca_hu": 0.0}
-    without, with_it = (seen(bleeding_head(31, (), "2", head={**quiet, **more}, voxel_mm=2.0)) for more in ({}, change))
+    without, with_it = (seen(bleeding_head(31, (), head={**quiet, **more}, voxel_mm=2.0)) for more in ({}, change))
     assert amount(without, grows) == 0
     assert amount(with_it, grows) > (20 if grows == "oedema" else 0.05)
 
