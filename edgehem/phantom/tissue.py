@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 
 import numpy as np
@@ -51,3 +51,13 @@ class Tissue:
     kind: npt.NDArray[np.uint8]
     fluid: F32
     found: npt.NDArray[np.uint8]
+    _places: list[npt.NDArray[np.int32]] = field(default_factory=list, repr=False, compare=False)
+
+    def places(self, shape: tuple[int, ...]) -> list[npt.NDArray[np.int32]]:
+        """Plane, row and column of every voxel in a block of this shape, int32 [N] each; computed once."""
+        if not self._places:
+            small = self.index.astype(np.int32)
+            line = small // np.int32(shape[2])
+            plane = line // np.int32(shape[1])
+            self._places.extend((plane, line - plane * np.int32(shape[1]), small - line * np.int32(shape[2])))
+        return self._places
