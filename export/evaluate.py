@@ -16,7 +16,7 @@ from edgehem.errors import UsageError
 from edgehem.export.progress import Progress
 from edgehem.export.samples import UNKNOWN
 from edgehem.export.sources import phantom_source, rows_of_split
-from edgehem.export.workers import ordered
+from edgehem.workers import ordered
 from edgehem.intervals import wilson
 from edgehem.machine import usable_cpus
 from edgehem.model import load

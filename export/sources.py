@@ -19,7 +19,7 @@ import numpy.typing as npt
 from edgehem.errors import MissingExtraError, Refusal, UsageError
 from edgehem.export.progress import say
 from edgehem.export.samples import UNKNOWN, Cache, Sample, build_cache, sample
-from edgehem.export.workers import ordered
+from edgehem.workers import ordered
 from edgehem.phantom.anatomy import synthesise
 from edgehem.phantom.bleeds import SUBTYPES
 from edgehem.phantom.cases import LABELS, VERSION, Case, Protocol, draw_bleeds, make_case, scan_case

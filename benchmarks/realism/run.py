@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgehem.benchmarks import environment
-from edgehem.benchmarks.processes import answers
+from edgehem.workers import ordered
 from edgehem.benchmarks.realism import densities, noise, sections
 from edgehem.dicom.hu import to_hu
 from edgehem.errors import UsageError
@@ -195,7 +195,7 @@ def run(
     jobs = [(index, bled) for index in range(phantoms) for bled in (False, True) if not bled or not index % BLED]
     made: list[Head] = []
     clots: dict[str, list[tuple[float, ...]]] = {}
-    for done, found in enumerate(answers(_job, jobs, workers or usable_cpus()), start=1):
+    for done, found in enumerate(ordered(_job, jobs, workers or usable_cpus()), start=1):
         if isinstance(found, Head):
             made.append(found)
         elif found:

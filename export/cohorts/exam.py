@@ -30,7 +30,7 @@ from edgehem.export.cohorts.discrimination import (
     under_chance,
 )
 from edgehem.export.cohorts.reference import MODELS, ask_for_sklearn, design, fit
-from edgehem.export.workers import ordered
+from edgehem.workers import ordered
 
 SCHEMA = "edgehem.exam/1"
 NOT_SO_LIKELY = 1e-4
