@@ -11,7 +11,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from edgehem.benchmarks import environment
-from edgehem.benchmarks.processes import answers
 from edgehem.dicom.gates import pass_gates
 from edgehem.errors import Code, Refusal
 from edgehem.intervals import wilson
@@ -20,6 +19,7 @@ from edgehem.phantom import Protocol, draw_bleeds, make_case
 from edgehem.phantom.flaws import Flaws
 from edgehem.preprocess import coverage_notes, locate_head
 from edgehem.volume import Volume
+from edgehem.workers import ordered
 
 SCHEMA = "edgehem.bench.gates/1"
 
@@ -163,7 +163,7 @@ def run(
     """
     jobs = [(condition, FIRST_SEED + number) for condition in scans for number in range(heads)]
     counts: dict[str, Counter[str]] = {}
-    for done, found in enumerate(answers(judge, jobs, workers or usable_cpus()), start=1):
+    for done, found in enumerate(ordered(judge, jobs, workers or usable_cpus()), start=1):
         for name, refused, codes in found:
             count = counts.setdefault(name, Counter())
             count["studies"] += 1

@@ -1,6 +1,6 @@
 """``edgehem bench phantoms``: how long a phantom study takes on one core, and whether memory grows over many of them.
 
-Studies are made where commands make them, in worker processes of :func:`edgehem.export.workers.ordered`: one thread
+Studies are made where commands make them, in worker processes of :func:`edgehem.workers.ordered`: one thread
 each, and what is freed is kept. First some of each kind in one such process, in mixed order, for their time; then many
 in several, for their memory.
 """
@@ -56,8 +56,6 @@ class Settings:
         Studies of each kind of CT, and of MR, for the times.
     slices : int
         Of each CT.
-    version : str
-        Of the phantom.
     seed : int
         Of the cohort (:func:`edgehem.phantom.files.cohort_case`) and of all intervals.
     matrix : int, optional
@@ -71,7 +69,6 @@ class Settings:
     timed: int = TIMED
     timed_mr: int = TIMED_MR
     slices: int = SLICES
-    version: str = "2"
     seed: int = SEED
     matrix: int | None = None
     voxel_mm: float = 1.0
@@ -124,7 +121,7 @@ def run(asked: Settings, *, progress: Progress = lambda done, total: None) -> di
     UsageError
         Where resident memory cannot be read.
     """
-    from edgehem.export.workers import ordered
+    from edgehem.workers import ordered
 
     parent = [resident.read()]
     jobs = _timed_jobs(asked)
@@ -172,17 +169,15 @@ def _timed_jobs(asked: Settings) -> list[tuple[str, int, bool, Settings]]:
 def _time(job: tuple[str, int, bool, Settings]) -> dict[str, Any]:
     """Make and write one study; CPU time of the process and time on the clock, of both."""
     kind, index, counts, asked = job
-    seed, bleeds = cohort_case(2 * index + (kind != SOUND), asked.seed, asked.version)
+    seed, bleeds = cohort_case(2 * index + (kind != SOUND), asked.seed)
     marks = [(time.process_time(), time.perf_counter())]
     with tempfile.TemporaryDirectory() as folder:
         if kind == MR:
-            study = make_mr(seed, bleeds=bleeds, version=asked.version, voxel_mm=asked.voxel_mm, matrix=asked.matrix)
+            study = make_mr(seed, bleeds=bleeds, voxel_mm=asked.voxel_mm, matrix=asked.matrix)
             marks.append((time.process_time(), time.perf_counter()))
             write_mr_case(study, Path(folder))
         else:
-            case = make_case(
-                seed, bleeds=bleeds, version=asked.version, voxel_mm=asked.voxel_mm, protocol=_protocol(asked)
-            )
+            case = make_case(seed, bleeds=bleeds, voxel_mm=asked.voxel_mm, protocol=_protocol(asked))
             marks.append((time.process_time(), time.perf_counter()))
             write_case(case, Path(folder))
         marks.append((time.process_time(), time.perf_counter()))
@@ -200,8 +195,8 @@ def _make(job: tuple[int, Settings]) -> dict[str, Any]:
     """Make one study and drop it; this process's memory thereafter."""
     index, asked = job
     start = time.process_time()
-    seed, bleeds = cohort_case(index, asked.seed, asked.version)
-    make_case(seed, bleeds=bleeds, version=asked.version, voxel_mm=asked.voxel_mm, protocol=_protocol(asked))
+    seed, bleeds = cohort_case(index, asked.seed)
+    make_case(seed, bleeds=bleeds, voxel_mm=asked.voxel_mm, protocol=_protocol(asked))
     return {"cpu_s": time.process_time() - start, "memory": resident.read()}
 
 

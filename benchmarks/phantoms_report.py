@@ -46,8 +46,7 @@ def _titles(result: dict[str, Any]) -> tuple[str, str, str]:
     settings, parallel = result["settings"], result["parallel"]
     threads = "one thread" if result["threads"] == 1 else f"{result['threads']} threads"
     return (
-        f"Phantoms of version {settings['version']}, {settings['slices']} slices, in one process of {threads}: "
-        "seconds of CPU a study",
+        f"Phantoms of {settings['slices']} slices, in one process of {threads}: seconds of CPU a study",
         f"Memory of {settings['workers']} processes that make {settings['studies']} CT studies "
         f"({parallel['seconds']:.0f} s, {parallel['seconds_a_study']:.2f} s a study, {parallel['cpu_s']:.2f} s of CPU)",
         "Aims, as measured (they tell; nothing depends on them)",

@@ -12,8 +12,7 @@ BACKENDS = (
     "auto", "onnxruntime", "openvino", "tensorrt", "tensorrt-dla", "onnxruntime-cuda", "onnxruntime-tensorrt",
     "onnxruntime-tensorrt-rtx",
 )  # fmt: skip
-VERSIONS = ("1", "2")
-"""Of the phantom; the shipped bundle was trained on the first."""
+"""Engines that can be named."""
 VARIANTS = ("planted", "null", "shifted")
 """Of a cohort of patients."""
 STAGES = ("hyperacute", "acute", "early_subacute", "late_subacute", "chronic")
@@ -60,7 +59,6 @@ def add_phantom(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tilt", metavar="DEG", type=_angle, help="gantry tilt")
     parser.add_argument("--matrix", metavar="N", type=_positive, help="rows and columns of a slice")
     parser.add_argument("--cohort", metavar="N", type=_positive, help="write N drawn studies and their table.csv")
-    parser.add_argument("--version", choices=VERSIONS, default=VERSIONS[0], help="of the generator (%(default)s)")
     parser.add_argument("--mr", action="store_true", help="MR of that head instead of CT: T2*, FLAIR, T1 and SWI")
     parser.add_argument("--age", choices=STAGES, help="with --mr: how old the blood is")
     parser.add_argument(
@@ -304,7 +302,6 @@ def add_bench_realism(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("studies", metavar="STUDY", nargs="*", type=Path, help="real head CT to compare with")
     parser.add_argument("--phantoms", metavar="N", type=_positive, help="to measure (40; with --quick 4)")
     parser.add_argument("--quick", action="store_true", help="few phantoms")
-    parser.add_argument("--version", choices=VERSIONS, default="2", help="of the phantom (%(default)s)")
     parser.add_argument("--json", metavar="FILE", type=Path, help="also write the measurements there")
     parser.add_argument("--markdown", metavar="FILE", type=Path, help="also write the table there")
     parser.add_argument("--plot", metavar="FILE", type=Path, help="also write histogram and noise spectrum there (SVG)")
@@ -320,7 +317,6 @@ def add_bench_phantoms(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--timed", metavar="N", type=_positive, help="of each kind of CT (40; with --quick 4)")
     parser.add_argument("--quick", action="store_true", help="few studies: memory is not judged by so few")
     parser.add_argument("--slices", metavar="N", type=_positive, help="of a CT (40)")
-    parser.add_argument("--version", choices=VERSIONS, default="2", help="of the phantom (%(default)s)")
     parser.add_argument("--seed", metavar="N", type=_natural, help="of the studies' cohort (92)")
     parser.add_argument("--json", metavar="FILE", type=Path, help="also write every time and every reading there")
     parser.add_argument("--markdown", metavar="FILE", type=Path, help="also write the tables there")

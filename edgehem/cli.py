@@ -124,11 +124,11 @@ def phantom(arguments: argparse.Namespace) -> int:
     if arguments.cohort is not None:
         workers = usable_cpus()
         print(write_cohort(
-            arguments.out, arguments.cohort, seed=arguments.seed, protocol=protocol, version=arguments.version,
+            arguments.out, arguments.cohort, seed=arguments.seed, protocol=protocol,
             workers=workers, progress=progress,
         ))  # fmt: skip
         return EXIT_DONE
-    write_study(arguments.out, bleeds=bleeds, seed=arguments.seed, protocol=protocol, version=arguments.version)
+    write_study(arguments.out, bleeds=bleeds, seed=arguments.seed, protocol=protocol)
     print(arguments.out / "dicom")
     return EXIT_DONE
 
@@ -148,7 +148,7 @@ def _mr_phantom(arguments: argparse.Namespace) -> int:
         raise UsageError(str(error)) from error
     write_mr_study(
         arguments.out, seed=arguments.seed, bleeds=bleeds, age=arguments.age, field_t=arguments.field,
-        version=arguments.version, **({"matrix": arguments.matrix} if arguments.matrix else {}),
+        **({"matrix": arguments.matrix} if arguments.matrix else {}),
     )  # fmt: skip
     print(arguments.out / "dicom")
     return EXIT_DONE

@@ -100,14 +100,13 @@ def realism(arguments: argparse.Namespace) -> int:
     for path, window in ((arguments.sheet, sheet.BRAIN), (arguments.bone, sheet.BONE)):
         if path is not None:
             with whole(path) as part:
-                sheet.draw([*real, *run.to_look_at(arguments.version)], window=window).save(part, format="PNG")
+                sheet.draw([*real, *run.to_look_at()], window=window).save(part, format="PNG")
     if arguments.mr is not None:
         with whole(arguments.mr) as part:
-            sheet.draw_mr(run.mr_to_look_at(arguments.version)).save(part, format="PNG")
+            sheet.draw_mr(run.mr_to_look_at()).save(part, format="PNG")
     result = run.run(
         [volume for _, volume in real],
         phantoms=arguments.phantoms or (run.QUICK_PHANTOMS if arguments.quick else run.PHANTOMS),
-        version=arguments.version,
         progress=progress,
     )
     print(report.render(result), end="", flush=True)
@@ -132,7 +131,6 @@ def phantoms(arguments: argparse.Namespace) -> int:
         timed=arguments.timed,
         quick=arguments.quick,
         slices=arguments.slices,
-        version=arguments.version,
         seed=arguments.seed,
         matrix=arguments.matrix,
         voxel_mm=arguments.voxel,

@@ -16,13 +16,13 @@ from edgehem.errors import UsageError
 from edgehem.export.progress import Progress
 from edgehem.export.samples import UNKNOWN
 from edgehem.export.sources import phantom_source, rows_of_split
-from edgehem.export.workers import ordered
 from edgehem.intervals import wilson
 from edgehem.machine import usable_cpus
 from edgehem.model import load
 from edgehem.phantom.cases import LABELS, make_case
 from edgehem.phantom.files import cohort_case, write_case
 from edgehem.result import Result, Verdict
+from edgehem.workers import ordered
 
 Float = npt.NDArray[np.float64]
 RESAMPLES = 2000

@@ -19,14 +19,14 @@ import numpy.typing as npt
 from edgehem.errors import MissingExtraError, Refusal, UsageError
 from edgehem.export.progress import say
 from edgehem.export.samples import UNKNOWN, Cache, Sample, build_cache, sample
-from edgehem.export.workers import ordered
 from edgehem.phantom.anatomy import synthesise
-from edgehem.phantom.bleeds import SUBTYPES, midline_shift
+from edgehem.phantom.bleeds import SUBTYPES
 from edgehem.phantom.cases import LABELS, VERSION, Case, Protocol, draw_bleeds, make_case, scan_case
 from edgehem.phantom.files import cohort_case
 from edgehem.phantom.head import draw_head
 from edgehem.preprocess import CANONICAL
 from edgehem.volume import Volume
+from edgehem.workers import ordered
 
 TRAINING_MATRIX = 256
 """Training phantoms are scanned on a coarser matrix than hospitals use: what a 512 matrix is reduced to on the grid."""
@@ -64,10 +64,10 @@ def _head_group(job: tuple[int, int, bool]) -> list[Sample]:
     number, seed, thick = job
     base = seed * 1_000_003 + number
     rng = np.random.default_rng([base, 8])
-    # A quarter of the heads has its midline pushed at random, the rest as the larger hemorrhage would push it. The scan
-    # without blood shares the shift, as a tumour or an infarct would cause it: a shift by itself must not count.
+    # A quarter of the heads has its midline pushed, the scan without blood too, as by a tumour: a shift by itself must
+    # not count.
     bleeds = [(), draw_bleeds(base + 1, largest_ml=8), draw_bleeds(base + 2)]
-    shift = float(rng.normal(0, 5)) if rng.random() < 0.25 else midline_shift(bleeds[2], base + 2)
+    shift = float(rng.normal(0, 5)) if rng.random() < 0.25 else 0.0
     anatomy = synthesise(draw_head(base, midline_shift=shift), TRAINING_VOXEL_MM)
     cases = [scan_case(anatomy, base + k, bleeds=b, protocol=_protocol(thick, rng)) for k, b in enumerate(bleeds)]
     return [_case_sample(case, number) for case in cases]

@@ -17,8 +17,8 @@ from edgehem.errors import UsageError
 from edgehem.export.models.hemorrhagenet import LABELS, HemorrhageNet
 from edgehem.export.progress import Progress
 from edgehem.export.samples import PRESENT_MM2, UNKNOWN, Cache
-from edgehem.export.workers import keep_freed_memory
 from edgehem.preprocess import CANONICAL, PreprocessSpec
+from edgehem.workers import keep_freed_memory
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -119,9 +119,7 @@ def test_elsewhere_than_on_linux_it_is_said(monkeypatch: pytest.MonkeyPatch, tmp
 @pytest.fixture(scope="module")
 def measured() -> dict[str, Any]:
     """A short run of small studies."""
-    asked = phantoms.Settings(
-        studies=9, workers=2, timed=3, timed_mr=1, slices=4, version="2", seed=5, matrix=64, voxel_mm=4.0
-    )
+    asked = phantoms.Settings(studies=9, workers=2, timed=3, timed_mr=1, slices=4, seed=5, matrix=64, voxel_mm=4.0)
     seen: list[tuple[int, int]] = []
     result = phantoms.run(asked, progress=lambda done, total: seen.append((done, total)))
     assert seen == [(done, 19) for done in range(1, 20)]  # 3 that are not counted, 3 + 3 + 1 that are, and 9
@@ -206,12 +204,12 @@ def test_words_table_and_picture(measured: dict[str, Any]) -> None:
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     files = {name: tmp_path / f"out.{name}" for name in ("json", "markdown", "plot")}
     options = [word for name, path in files.items() for word in (f"--{name}", str(path))]
-    counts = ["--studies", "2", "--workers", "1", "--timed", "1", "--version", "1", "--seed", "3"]
+    counts = ["--studies", "2", "--workers", "1", "--timed", "1", "--seed", "3"]
     assert cli.main(["bench", "phantoms", *TINY, *counts, *options]) == cli.EXIT_DONE
     told = json.loads(files["json"].read_text(encoding="utf-8"))
     assert told["schema"] == phantoms.SCHEMA
     assert told["settings"] == {
-        "studies": 2, "workers": 1, "timed": 1, "timed_mr": 1, "slices": 4, "version": "1", "seed": 3, "matrix": 64,
+        "studies": 2, "workers": 1, "timed": 1, "timed_mr": 1, "slices": 4, "seed": 3, "matrix": 64,
         "voxel_mm": 4.0,
     }  # fmt: skip
     assert capsys.readouterr().out == phantoms_report.render(told)
@@ -225,7 +223,6 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
         (["--studies", "0"], "above 0"),
         (["--workers", "-1"], "above 0"),
         (["--slices", "x"], "above 0"),
-        (["--version", "3"], "invalid choice"),
         (["--seed", "-1"], "0 or more"),
         (["--plot", "."], "--plot needs a file"),
         (["--json", "nowhere/out.json"], "--json needs a file"),

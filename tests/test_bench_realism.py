@@ -158,7 +158,7 @@ def test_phantoms_beside_a_head(tmp_path: Path, capsys: pytest.CaptureFixture[st
     capsys.readouterr()
     wanted = {name: tmp_path / f"out.{name}" for name in ("json", "markdown", "plot", "sheet")}
     options = [word for name, path in wanted.items() for word in (f"--{name}", str(path))]
-    assert cli.main(["bench", "realism", str(study / "dicom"), "--quick", "--version", "1", *options]) == 0
+    assert cli.main(["bench", "realism", str(study / "dicom"), "--quick", *options]) == 0
     told = json.loads(wanted["json"].read_text())
     assert told["schema"] == run.SCHEMA and told["settings"]["measured"] == run.QUICK_PHANTOMS
     assert [row["name"] for row in told["measures"]] == list(run.MEASURES)

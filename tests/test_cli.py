@@ -430,12 +430,6 @@ def test_every_engine_can_be_named() -> None:
 # Other phantoms
 
 
-def test_a_phantom_of_the_second_version(tmp_path: Path) -> None:
-    assert cli.main(["phantom", str(tmp_path / "p"), "--version", "2", "--matrix", "64", "--slices", "12"]) == 0
-    truth = json.loads((tmp_path / "p" / "truth.json").read_text())
-    assert truth["generator"] == "edgehem phantom 2" and len(list((tmp_path / "p" / "dicom").iterdir())) == 12
-
-
 @pytest.mark.slow
 def test_mr_of_a_phantom(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Named by the intake as what it is, whole or series by series."""
@@ -457,6 +451,7 @@ def test_mr_of_a_phantom(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
         (["--field", "3"], "need --mr"),
         (["--mr", "--field", "9"], "9"),
         (["--mr", "--bleed", "subdural:900"], "900"),
+        (["--mr", "--age", "acute"], "needs --bleed"),
     ],
 )
 def test_what_does_not_go_together(

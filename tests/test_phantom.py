@@ -14,25 +14,29 @@ import numpy as np
 import numpy.typing as npt
 import pydicom
 import pytest
-from scipy.ndimage import binary_dilation, map_coordinates
+from scipy.ndimage import binary_dilation
 
 from edgehem.dicom import read_study
 from edgehem.errors import UsageError
 from edgehem.phantom import LABELS, SUBTYPES, Bleed, Case, Protocol, draw_bleeds, make_case, write_cohort, write_study
 from edgehem.phantom.anatomy import Anatomy, synthesise
-from edgehem.phantom.bleeds import Bled, bleed, midline_shift, side_of
-from edgehem.phantom.brain import Kind
+from edgehem.phantom.bleeds import Bled
 from edgehem.phantom.cases import MIN_LABEL_ML, scan_case
+from edgehem.phantom.couch import Couch
 from edgehem.phantom.files import cohort_case, to_dicom, write_case, write_nifti
+from edgehem.phantom.gantry import acquire
 from edgehem.phantom.head import draw_head
-from edgehem.phantom.scanner import Scan, acquire
+from edgehem.phantom.hematoma import bleed, place, side_of
+from edgehem.phantom.optics import Optics
+from edgehem.phantom.scan import Scan
+from edgehem.phantom.tissue import Kind
 from edgehem.volume import Volume
 
 VOXEL_MM = 2.5
 TINY = Protocol(slices=12, matrix=64)
 FINE = Protocol(slices=34, thickness_mm=5.0, tilt_deg=0.0, variable_spacing=False, matrix=128)
 MASSES = ("epidural", "intraparenchymal", "subdural")
-LEFT, RIGHT = 3, 4
+LEFT, RIGHT = 3, 5
 """Seeds whose blood lies on that side."""
 
 
@@ -42,6 +46,10 @@ def anatomy() -> Anatomy:
     return synthesise(draw_head(11), VOXEL_MM)
 
 
+def put(anatomy: Anatomy, item: Bleed, seed: int) -> Bled:
+    return bleed(anatomy, [place(anatomy, item, seed, 0)])
+
+
 @pytest.fixture(scope="module")
 def bled(anatomy: Anatomy) -> Callable[[str, float], Bled]:
     """The head after one hemorrhage; each is made once."""
@@ -49,7 +57,7 @@ def bled(anatomy: Anatomy) -> Callable[[str, float], Bled]:
 
     def get(subtype: str, ml: float) -> Bled:
         if (subtype, ml) not in made:
-            made[subtype, ml] = bleed(anatomy, (Bleed(subtype=subtype, ml=ml),), LEFT)
+            made[subtype, ml] = put(anatomy, Bleed(subtype=subtype, ml=ml), LEFT)
         return made[subtype, ml]
 
     return get
@@ -86,21 +94,21 @@ def test_the_same_seed_gives_the_same_bytes() -> None:
 
 
 def test_cases_that_share_a_head_differ_in_blood_alone(anatomy: Anatomy) -> None:
-    """The same head, scan and noise with and without blood: nothing differs but blood and its partial volume."""
+    """The same head, scan and noise with and without blood that pushes nothing: only blood and its rim differ."""
     without = scan_case(anatomy, RIGHT, bleeds=(), protocol=TINY)
-    with_blood = scan_case(anatomy, RIGHT, bleeds=(Bleed(subtype="epidural", ml=30),), protocol=TINY)
+    with_blood = scan_case(anatomy, RIGHT, bleeds=(Bleed(subtype="intraventricular", ml=12),), protocol=TINY)
     assert with_blood.scan == without.scan
     blood = with_blood.mask > 0
-    # Noise grows with the bone that a row crosses, and blood hides a little of its rim: a few HU along the row.
+    # Noise and hardening follow what the rays cross: blood changes them by a few HU.
     changed = np.abs(with_blood.volume.pixels.astype(int) - without.volume.pixels) > 5
     assert changed[blood].mean() > 0.9
-    assert not changed[~binary_dilation(blood, np.ones((3, 5, 5)))].any()
+    assert not changed[~binary_dilation(blood, np.ones((3, 9, 9)))].any()
     assert not without.mask.any()
 
 
 def test_building_blood_does_not_change_the_head(anatomy: Anatomy) -> None:
     before = hashlib.sha256(anatomy.hu.tobytes()).hexdigest()
-    bleed(anatomy, (Bleed(subtype="intraparenchymal", ml=40),), RIGHT)
+    put(anatomy, Bleed(subtype="intraparenchymal", ml=40), RIGHT)
     assert hashlib.sha256(anatomy.hu.tobytes()).hexdigest() == before
 
 
@@ -185,7 +193,9 @@ def test_ventricular_blood_lies_in_the_ventricles(anatomy: Anatomy, bled: Callab
 
 def test_subarachnoid_blood_lies_in_fluid_spaces(anatomy: Anatomy, bled: Callable[[str, float], Bled]) -> None:
     share = shares(anatomy, bled("subarachnoid", 12.0), "subarachnoid")
-    assert share[anatomy.tissue.kind == Kind.SUBARACHNOID].sum() == pytest.approx(share.sum())
+    # Closed sulci hold some too: their voxels are mostly brain.
+    assert share[anatomy.tissue.kind == Kind.SUBARACHNOID].sum() > 0.75 * share.sum()
+    assert (anatomy.tissue.fluid[share > 0.05] > 0.1).all()
 
 
 def test_parenchymal_blood_lies_in_the_brain_in_one_piece(anatomy: Anatomy, bled: Callable[[str, float], Bled]) -> None:
@@ -213,28 +223,21 @@ def test_left_stays_left(subtype: str, seed: int, side: int, anatomy: Anatomy) -
 def test_pixels_lie_where_the_geometry_says(
     tilt: float, anatomy: Anatomy, points_of: Callable[[Volume], npt.NDArray[np.float64]]
 ) -> None:
-    """A scan without noise, of thin and unevenly spaced slices, shows the head's own HU at each pixel's place."""
+    """A block whose density rises evenly shows at each pixel the density of its place, whatever the blur."""
     positions = (-60.0, -31.0, 0.0, 4.0, 33.3, 51.0)
     scan = Scan(
-        seed=1, positions=positions, thickness_mm=(0.5,) * 6, tilt_deg=tilt, matrix=64, fov_mm=190.0,
-        noise_hu=0, streaks=0, drift_hu=0, headrest=False,
+        seed=1, positions=positions, thickness_mm=(4.0,) * 6, tilt_deg=tilt, matrix=64, fov_mm=150.0,
+        noise_hu=0, streaks=0, drift_hu=0,
     )  # fmt: skip
-    volume, *_ = acquire(anatomy, anatomy.hu, {}, scan)
+    slopes = (2.0, -1.5, 1.1)  # HU per mm along x, y, z
+    z, y, x = anatomy.axes
+    even = slopes[2] * z[:, None, None] + slopes[1] * y[None, :, None] + slopes[0] * x[None, None]
+    optics = Optics(hardening=0.0, soft_profile=0.4)
+    volume = acquire(anatomy, np.asarray(even, np.float32), {}, scan, optics, Couch()).volume
     assert volume.tilt_deg == pytest.approx(abs(tilt), abs=1e-6)
     np.testing.assert_allclose(volume.distances, positions, atol=1e-6)
-    z, y, x = anatomy.axes
-    at = [(points_of(volume)[..., 2 - i] - axis[0]) / VOXEL_MM for i, axis in enumerate((z, y, x))]
-    expected = map_coordinates(np.maximum(anatomy.hu, -1000), at, order=1, mode="nearest")
     stored = volume.pixels + volume.intercept[:, None, None]
-    np.testing.assert_allclose(stored, np.clip(expected, -1024, 3071), atol=1.0)
-
-
-def test_masses_push_the_midline_away_from_their_side() -> None:
-    """Nothing below 15 mL, then one mm for every 6 mL; fluid that is replaced pushes nothing."""
-    assert midline_shift((Bleed(subtype="epidural", ml=15),), LEFT) == 0
-    assert midline_shift((Bleed(subtype="epidural", ml=45),), LEFT) == pytest.approx(-5)
-    assert midline_shift((Bleed(subtype="epidural", ml=45),), RIGHT) == pytest.approx(5)
-    assert midline_shift((Bleed(subtype="intraventricular", ml=60),), LEFT) == 0
+    np.testing.assert_allclose(stored, points_of(volume) @ np.array(slopes), atol=1.5)
 
 
 def test_drawn_hemorrhages_follow_their_bounds() -> None:
@@ -412,7 +415,8 @@ def test_a_cohort_is_the_same_whatever_the_number_of_workers(tmp_path: Path) -> 
     write_cohort(tmp_path / "two", 4, workers=2, **options)
     assert told == [(1, 4), (2, 4), (3, 4), (4, 4)]
     names = [path.relative_to(tmp_path / "one") for path in sorted((tmp_path / "one").rglob("*")) if path.is_file()]
-    assert len(names) == 1 + 4 * (12 + 2)
+    found = [name for name in names if name.name == "findings.nii.gz"]
+    assert found and len(names) == 1 + 4 * (12 + 2) + len(found)
     for name in names:
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes(), name
 

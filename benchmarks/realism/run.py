@@ -15,17 +15,17 @@ import numpy as np
 import numpy.typing as npt
 
 from edgehem.benchmarks import environment
-from edgehem.benchmarks.processes import answers
 from edgehem.benchmarks.realism import densities, noise, sections
 from edgehem.dicom.hu import to_hu
 from edgehem.errors import UsageError
 from edgehem.machine import usable_cpus
 from edgehem.phantom.bleeds import SUBTYPES, Bleed
-from edgehem.phantom.cases import Case, make_case
+from edgehem.phantom.cases import VERSION, Case, make_case
 from edgehem.phantom.files import cohort_case
 from edgehem.phantom.mr import MrCase, make_mr
 from edgehem.phantom.mr_tissue import STAGES
 from edgehem.volume import Volume
+from edgehem.workers import ordered
 
 SCHEMA = "edgehem.bench.realism/1"
 PHANTOMS, QUICK_PHANTOMS = 40, 4
@@ -84,7 +84,7 @@ MEASURES = {
 FREQUENCIES = np.arange(0.025, 1.0, noise.STEP)
 
 
-def to_look_at(version: str) -> list[tuple[str, Volume]]:
+def to_look_at() -> list[tuple[str, Volume]]:
     """Phantoms for a contact sheet: three without hemorrhage, and one of each subtype."""
     chosen: list[tuple[int, tuple[Bleed, ...]]] = [(cohort_case(2 * index, SEED)[0], ()) for index in range(3)]
     chosen += [
@@ -94,19 +94,17 @@ def to_look_at(version: str) -> list[tuple[str, Volume]]:
     return [
         (
             f"phantom {seed}: {bleeds[0].subtype if bleeds else 'no hemorrhage'}",
-            make_case(seed, bleeds=bleeds, version=version).volume,
+            make_case(seed, bleeds=bleeds).volume,
         )
         for seed, bleeds in chosen
     ]
 
 
-def mr_to_look_at(version: str) -> list[tuple[str, MrCase]]:
+def mr_to_look_at() -> list[tuple[str, MrCase]]:
     """MR phantoms for a contact sheet: one head, with blood of every age."""
     seed = cohort_case(0, SEED)[0]
     bleeds = (Bleed(subtype="intraparenchymal", ml=LOOKED_AT_ML),)
-    return [
-        (f"phantom {seed}, {stage} blood", make_mr(seed, bleeds=bleeds, age=stage, version=version)) for stage in STAGES
-    ]
+    return [(f"phantom {seed}, {stage} blood", make_mr(seed, bleeds=bleeds, age=stage)) for stage in STAGES]
 
 
 def measure(volume: Volume) -> Head:
@@ -152,15 +150,15 @@ def blood(case: Case) -> dict[str, tuple[float, ...]]:
     return found
 
 
-def _job(job: tuple[int, bool, str]) -> Head | dict[str, tuple[float, ...]] | None:
+def _job(job: tuple[int, bool]) -> Head | dict[str, tuple[float, ...]] | None:
     """Measure a phantom, or the blood of one that bled; None where it cannot be measured."""
-    index, bled, version = job
+    index, bled = job
     seed = cohort_case(2 * index + bled, SEED)[0]
     if bled:
         subtype = SUBTYPES[index // BLED % len(SUBTYPES)]
-        return blood(make_case(seed, bleeds=(Bleed(subtype=subtype, ml=LOOKED_AT_ML),), version=version))
+        return blood(make_case(seed, bleeds=(Bleed(subtype=subtype, ml=LOOKED_AT_ML),)))
     try:
-        return measure(make_case(seed, version=version).volume)
+        return measure(make_case(seed).volume)
     except UsageError:
         return None
 
@@ -169,7 +167,6 @@ def run(
     real: Sequence[Volume],
     *,
     phantoms: int = PHANTOMS,
-    version: str = "2",
     workers: int | None = None,
     progress: Progress = lambda done, total: None,
 ) -> dict[str, Any]:
@@ -181,8 +178,6 @@ def run(
         May be empty: then phantoms alone are told.
     phantoms : int
         Without hemorrhage, as real heads of this comparison are taken to be; a quarter as many that bled beside them.
-    version : str
-        Of the phantom.
     workers : int, optional
         Processes; as many as there are CPUs by default.
 
@@ -197,12 +192,10 @@ def run(
         If a real head cannot be measured.
     """
     heads = [measure(volume) for volume in real]
-    jobs = [
-        (index, bled, version) for index in range(phantoms) for bled in (False, True) if not bled or not index % BLED
-    ]
+    jobs = [(index, bled) for index in range(phantoms) for bled in (False, True) if not bled or not index % BLED]
     made: list[Head] = []
     clots: dict[str, list[tuple[float, ...]]] = {}
-    for done, found in enumerate(answers(_job, jobs, workers or usable_cpus()), start=1):
+    for done, found in enumerate(ordered(_job, jobs, workers or usable_cpus()), start=1):
         if isinstance(found, Head):
             made.append(found)
         elif found:
@@ -214,7 +207,7 @@ def run(
     return {
         "schema": SCHEMA,
         "environment": environment.describe(),
-        "settings": {"phantoms": phantoms, "measured": len(made), "version": version, "seed": SEED},
+        "settings": {"phantoms": phantoms, "measured": len(made), "version": VERSION, "seed": SEED},
         "measures": [_row(name, heads, made) for name in MEASURES],
         "histogram": {
             "hu": densities.HISTOGRAM_HU[:-1].tolist(),

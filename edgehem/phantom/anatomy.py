@@ -1,6 +1,6 @@
 """From the numbers of a head to a block of Hounsfield units: skin, skull, skull base, face and neck.
 
-The brain is painted by :mod:`edgehem.phantom.brain` on the points inside the cavity that this module finds.
+The brain is painted by :mod:`edgehem.phantom.cerebrum` on the points inside the cavity that this module finds.
 """
 
 from __future__ import annotations
@@ -10,22 +10,30 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from edgehem.phantom.brain import BrainPainter, Tissue
 from edgehem.phantom.cerebrum import Cerebrum
-from edgehem.phantom.face import AIR_HU, paint_face
+from edgehem.phantom.face import AIR_HU, Surroundings, paint_face
 from edgehem.phantom.head import Head
 from edgehem.phantom.materials import Layers, blocks, scatter
 from edgehem.phantom.shapes import F32, SmoothField, blend, chain, ellipsoid, near, smoothstep, soft
 from edgehem.phantom.surgery import Surgery
+from edgehem.phantom.tissue import Tissue
 
 EXTENT_MM = ((-132.0, 108.0), (-124.0, 124.0), (-98.0, 98.0))
 """Z, Y, X range of the block around the isocentre."""
 MARROW = 0.7
 """Share of marrow in the middle of the diploe and in spongy bone, the rest trabeculae (ours)."""
 PLANE_RATIO = 1.5
-"""Distance of planes over that of rows in version 2: slices are 2.5 mm and thicker, and average over planes anyway."""
+"""Distance of planes over that of rows: slices are 2.5 mm and thicker, and average over planes anyway."""
 REFERENCE_MM = (66.5, 84.0, 76.0)
-"""Half width, half length and height of the head that version 2 is painted as; each head is a scaled copy of it."""
+"""Half width, half length and height of the head that is painted; each head is a scaled and bent copy of it."""
+SKIN_MM, SKIN_HU = 2.2, 45.0
+"""Thickness and density of the skin (ours)."""
+BOUNDS_MM = (88.0, 114.0, 99.0)
+"""No reference head reaches beyond these radii."""
+TAPER = (0.075, 0.0006)
+"""Egg-shaped from above: widest behind the middle, narrower at the forehead (two terms, ours)."""
+SQUARE = 0.36
+"""How square the outline is between an ellipsoid (0) and one of the fourth power (1; ours)."""
 SLAB = 6
 """Z planes evaluated at a time: small enough for the second-level cache, where NumPy is several times faster."""
 
@@ -83,7 +91,7 @@ def synthesise(head: Head, voxel_mm: float = 1.0, *, materials: bool = False) ->
     -------
     Anatomy
     """
-    steps = (voxel_mm if head.version == "1" else PLANE_RATIO * voxel_mm, voxel_mm, voxel_mm)
+    steps = (PLANE_RATIO * voxel_mm, voxel_mm, voxel_mm)
     z_axis, y_axis, x_axis = (
         np.arange(low, high, step, dtype=np.float32) for (low, high), step in zip(EXTENT_MM, steps, strict=True)
     )
@@ -92,7 +100,7 @@ def synthesise(head: Head, voxel_mm: float = 1.0, *, materials: bool = False) ->
     warps = [SmoothField(rng, axes, 45) for _ in range(3)]
     made = blocks((len(z_axis), len(y_axis), len(x_axis)), materials)
     outside = _Outside(head, rng, axes, made)
-    brain: BrainPainter | Cerebrum = BrainPainter(head, rng) if head.version == "1" else Cerebrum(head, rng)
+    brain = Cerebrum(head)
     to_head = rotation(head).T.astype(np.float32)
     offset = np.asarray(head.offset, np.float32)
     hu = np.empty((len(z_axis), len(y_axis), len(x_axis)), np.float32)
@@ -104,14 +112,12 @@ def synthesise(head: Head, voxel_mm: float = 1.0, *, materials: bool = False) ->
             (row[0] * sx + row[1] * sy + row[2] * sz) + head.asymmetry * warp.slab(start, stop)
             for row, warp in zip(to_head, warps, strict=True)
         )
-        if head.version != "1":
-            x, y, z = _shape(head, x, y, z)
-        outside.paint(hu[start:stop], x, y, z, start, stop, brain)
+        outside.paint(hu[start:stop], *_shape(head, x, y, z), start, stop, brain)
     return Anatomy(head=head, hu=hu, axes=axes, tissue=brain.tissue(), materials=made)
 
 
 def _shape(head: Head, x: F32, y: F32, z: F32) -> tuple[F32, F32, F32]:
-    """Coordinates of the reference head for points of a head of version 2: size, index, and what is crooked."""
+    """Coordinates of the reference head for points of a head: size, index, and what is crooked."""
     x, y, z = (
         a * np.float32(reference / own)
         for a, reference, own in zip(
@@ -146,30 +152,19 @@ class _Outside:
         self.muscle = SmoothField(rng, axes, 9)
         self.cells = SmoothField(rng, axes, 2.6)
         self.harmonics = rng.normal(0, 0.022, 6).tolist()  # Python floats keep float32 arithmetic float32
-        self.frontal_sinus = float(rng.uniform(0.3, 1.2))
         self.clinoid_mm = rng.uniform(2.0, 4.0, 2).tolist()
-        self.bone_gain = rng.uniform(0.8, 1.1)
-        self.first = head.version == "1"
+        self.bone_gain = float(rng.uniform(0.8, 1.1))
         self.surgery = None if head.surgery is None else Surgery(head)
-        self.size, self.bounds = (head.half_width, head.half_length, head.height), (92, 116, 108)
-        # How much narrower the forehead is than the back (two terms), and how square the outline.
-        self.taper, self.square = (0.10, 0.0013), 0.28
-        if not self.first:
-            self.size, self.taper, self.square = REFERENCE_MM, (0.075, 0.0006), 0.36
-            self.bounds = (88, 114, 99)
-            self.frontal_sinus = max(head.frontal_sinus, 1e-3)  # of no size where there is none
-            self.bone_gain = float(self.bone_gain)
 
     def _vault(self, x: F32, y: F32, z: F32) -> tuple[F32, F32]:
         """Signed distance to the inner table of the vault, and the level (0 centre, 1 table)."""
-        half_width, half_length, above = self.size
-        # Egg-shaped from above: widest behind the middle, narrower at the forehead.
-        width = half_width * (1 + self.taper[0] * np.tanh((y - 5) / 55) - self.taper[1] * np.clip(-20 - y, 0, None))
+        half_width, half_length, above = REFERENCE_MM
+        width = half_width * (1 + TAPER[0] * np.tanh((y - 5) / 55) - TAPER[1] * np.clip(-20 - y, 0, None))
         height = np.where(z > 0, np.float32(above), np.float32(78))
         u2, v2, w2 = (x / width) ** 2, (y / half_length) ** 2, (z / height) ** 2
         round_level = np.sqrt(u2 + v2 + w2) + np.float32(1e-4)
         square_level = np.sqrt(np.sqrt(u2 * u2 + v2 * v2 + w2 * w2))
-        level = (1 - self.square) * round_level + self.square * square_level
+        level = (1 - SQUARE) * round_level + SQUARE * square_level
         radius = np.sqrt(x * x + y * y + z * z) + np.float32(1e-3)
         a, b, c = x / radius, y / radius, z / radius
         h = self.harmonics
@@ -202,22 +197,21 @@ class _Outside:
         sella = np.where(y < -26, np.float32(-22), -33 + 0.10 * (np.clip(y, -26, -12) + 19) ** 2)
         clivus = -24 - 1.75 * np.clip(y + 9, 0, None)
         middle_line = np.where(y > -12, np.where(y < -8, np.float32(-24), clivus), sella)
-        fourth = (x / 13) ** 4 if self.first else ((x / 13) ** 2) ** 2  # the latter is many times faster
+        fourth = ((x / 13) ** 2) ** 2  # many times faster than a power of four
         central = np.exp(-fourth) * smoothstep(y, -42, -36) * (1 - smoothstep(y, 10, 16))
         floor = floor + (np.maximum(middle_line, floor - 30) - floor) * central
-        length = np.hypot if self.first else _length
         for sign, size in zip((-1, 1), self.clinoid_mm, strict=True):
-            floor = np.maximum(floor, -19 - 3 * length(x - sign * 11, y + 28) / size * 2)  # anterior clinoids
-            floor = np.maximum(floor, -21 - 3 * length(x - sign * 7, y + 10) / size * 2)  # posterior clinoids
+            floor = np.maximum(floor, -19 - 3 * _length(x - sign * 11, y + 28) / size * 2)  # anterior clinoids
+            floor = np.maximum(floor, -21 - 3 * _length(x - sign * 7, y + 10) / size * 2)  # posterior clinoids
         dense = np.maximum(central, np.exp(-(((y - petrous_line) / 9) ** 2)) * smoothstep(ax, 8, 16))
         return np.asarray(floor + self.head.base_shift, np.float32), np.asarray(dense, np.float32)
 
-    def paint(self, hu: F32, x: F32, y: F32, z: F32, start: int, stop: int, brain: BrainPainter | Cerebrum) -> None:
+    def paint(self, hu: F32, x: F32, y: F32, z: F32, start: int, stop: int, brain: Cerebrum) -> None:
         """Fill a slab of the block with Hounsfield units and hand the cavity's points to the brain."""
         head = self.head
         hu[:] = AIR_HU
         flat = hu.reshape(-1)
-        a, b, c = self.bounds  # no head is larger than this
+        a, b, c = BOUNDS_MM
         rough = (x / a) ** 2 + (y / b) ** 2 + (np.clip(z, 0, None) / c) ** 2
         candidates = np.flatnonzero(rough.reshape(-1) < 1)
         if not candidates.size:
@@ -227,7 +221,9 @@ class _Outside:
         thick = self.thickness.slab(start, stop).reshape(-1)[candidates]
         thick = head.skull_mm * (1 + 0.16 * thick)
         crest = 1.0 * np.exp(-((x / 14) ** 2)) * smoothstep(np.abs(y), 60, 85)
-        sinus = 4 * self.frontal_sinus * np.exp(-((x / 34) ** 2) - ((z + 6) / 18) ** 2) * smoothstep(-y, 40, 75)
+        sinus = (
+            4 * max(head.frontal_sinus, 1e-3) * np.exp(-((x / 34) ** 2) - ((z + 6) / 18) ** 2) * smoothstep(-y, 40, 75)
+        )
         thick = np.asarray(thick + crest + sinus, np.float32)
         scalp = head.scalp_mm * (1 + 0.25 * smoothstep(y, 40, 90) + 0.9 * smoothstep(np.abs(x), 50, 66) * (z < 25))
         skin = vault - (thick + scalp)
@@ -238,8 +234,7 @@ class _Outside:
             vault, thick = np.asarray(vault + lumps, np.float32), np.asarray(thick + lumps, np.float32)
         low = z < 30
         face = near(low, lambda x, y, z: np.maximum(ellipsoid(x, y, z, (0, -38, -62), (62, 56, 62)), z + 12), x, y, z)
-        length = np.hypot if self.first else _length
-        neck = length(x / 1.12, y - 14 - 0.10 * np.clip(-60 - z, 0, None)) - 54
+        neck = _length(x / 1.12, y - 14 - 0.10 * np.clip(-60 - z, 0, None)) - 54
         lower = np.minimum(face, np.maximum(neck, z + 40))
         gap = np.clip(0.5 + 0.5 * (lower - skin) / 14, 0, 1)
         skin = lower + (skin - lower) * gap - 14 * gap * (1 - gap)
@@ -267,8 +262,8 @@ class _Outside:
         muscle_field = self.muscle.slab(start, stop).reshape(-1)[inside]
         cells = self.cells.slab(start, stop).reshape(-1)[inside]
 
-        # What lies deep inside the skull is painted by the brain alone; version 1 paints beneath it as well.
-        shell = np.arange(len(inside)) if self.first else np.flatnonzero(pinner > -2)
+        # What lies deep inside the skull is painted by the brain alone.
+        shell = np.flatnonzero(pinner > -2)
         layers, value = Layers.of(len(inside), self.keep), np.zeros(len(inside), np.float32)
         columns = (px, py, pz, pvault, pskin, pthick, pinner, pfloor, pdense, texture, muscle_field, cells)
         outer = layers.at(shell)
@@ -317,12 +312,10 @@ class _Outside:
         """Hounsfield units of scalp, muscle, vault, base and face, float32 [N]; all distances in mm."""
         # Skin over fat with muscles.
         head = self.head
-        skin_mm, skin_hu = (1.6, 15.0) if self.first else (2.2, 45.0)
-        value = np.where(skin > -skin_mm, skin_hu, -85.0).astype(np.float32)
-        layers.over("muscle", np.asarray(skin > -skin_mm, np.float32))
+        value = np.where(skin > -SKIN_MM, SKIN_HU, -85.0).astype(np.float32)
+        layers.over("muscle", np.asarray(skin > -SKIN_MM, np.float32))
         # Muscle bundles parted by thin planes of fat.
-        least, full = (0.05, 0.25) if self.first else (-0.02, 0.10)
-        muscle = smoothstep(np.abs(bundles), least + 0.25 * head.fat_fraction, full + 0.3 * head.fat_fraction)
+        muscle = smoothstep(np.abs(bundles), 0.25 * head.fat_fraction - 0.02, 0.3 * head.fat_fraction + 0.10)
         muscle = muscle * smoothstep(-skin, 2.5, 6 + 6 * head.fat_fraction)
         temporal = soft(np.abs(np.abs(x) - 66 - 0.05 * z) - 7, 3) * smoothstep(-y, -22, -5) * (z < 25) * (z > -45)
         muscles = np.maximum(muscle * smoothstep(-z, 0, 25), temporal * (skin < -2.5))
@@ -332,7 +325,7 @@ class _Outside:
         above = smoothstep(z - floor, -14, -6)
         through = vault / thick
         diploe = np.exp(-(((through - 0.5) / 0.24) ** 2)) * smoothstep(thick, 3.5, 7)
-        vault_hu = head.bone_hu * (1 - (0.58 + 0.12 * texture) * (diploe if self.first else head.diploe * diploe))
+        vault_hu = head.bone_hu * (1 - (0.58 + 0.12 * texture) * (head.diploe * diploe))
         bone = soft(np.maximum(np.maximum(-vault, vault - thick), -inner)) * above
         if self.surgery is not None:
             bone = bone * (1 - self.surgery.opening(x, y, z))
@@ -347,7 +340,8 @@ class _Outside:
         base_hu = self.bone_gain * (480 + 420 * dense + 190 * texture + 330 * (under < 2.2))
         layers.paint(value, base_hu, base, "bone")
         layers.over("marrow", MARROW * (1 - dense) * (under > 2.2) * base)
-        paint_face(head, self.frontal_sinus, value, layers, x, y, z, vault, thick, texture, cells)
+        around = Surroundings(x=x, y=y, z=z, vault=vault, thick=thick, texture=texture, cells=cells)
+        paint_face(head, value, layers, around)
 
         # Skin surface towards air.
         edge = soft(skin)

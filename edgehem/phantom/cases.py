@@ -15,17 +15,17 @@ import numpy.typing as npt
 from edgehem.errors import UsageError
 from edgehem.phantom import gantry, hematoma
 from edgehem.phantom.anatomy import Anatomy, synthesise
-from edgehem.phantom.bleeds import SUBTYPES, Bled, Bleed, bleed, midline_shift
+from edgehem.phantom.bleeds import SUBTYPES, Bled, Bleed
 from edgehem.phantom.couch import SUPPORTS, Couch, draw_couch
 from edgehem.phantom.displacement import Flow, carry_labels
 from edgehem.phantom.flaws import Flaws, alter
 from edgehem.phantom.head import Head, draw_head
 from edgehem.phantom.optics import KERNEL_CHANCES, KERNELS, Optics
-from edgehem.phantom.scanner import Scan, acquire, head_range
+from edgehem.phantom.scan import Scan, head_range
 from edgehem.volume import Volume
 
-VERSION = "1"
-"""Generator version that is used where none is named. The same version and seed give the same study."""
+VERSION = "2"
+"""Of the generator: the same version and seed give the same study."""
 
 LABELS = ("any", *SUBTYPES)
 UNSPOILT = Flaws()
@@ -50,16 +50,16 @@ class Protocol:
     variable_spacing : bool or None
         The upper half of the stack is scanned with slices 1.75 times as thick, as in older head protocols.
     intercept, bits, padding
-        See :class:`edgehem.phantom.scanner.Scan`; None in `padding` means no padding.
+        See :class:`edgehem.phantom.scan.Scan`; None in `padding` means no padding.
     matrix : int
     kernel : str or None
-        Version 2: one of :data:`edgehem.phantom.optics.KERNELS`.
+        One of :data:`edgehem.phantom.optics.KERNELS`.
     noise_hu : float or None
         Standard deviation of the noise in the middle of a head of median attenuation.
     support : str or None
-        Version 2: one of :data:`edgehem.phantom.couch.SUPPORTS`.
+        One of :data:`edgehem.phantom.couch.SUPPORTS`.
     coverage : str
-        Version 2: "whole", "no vertex" or "no base" (a fifth of the head is missing at that end).
+        "whole", "no vertex" or "no base" (a fifth of the head is missing at that end).
     """
 
     slices: int | None = None
@@ -106,18 +106,16 @@ class Case:
     scan : Scan
     midline_shift_mm : float
         Towards the patient's left.
-    version : str
-        Of the generator.
-    head : Head or None
+    head : Head
         The head's numbers.
     hemorrhages : tuple of dict
-        Version 2: what is known of every hemorrhage; see :class:`edgehem.phantom.bleeds.Bled`.
-    optics : Optics or None
-        Version 2: kernel, hardening and profile of the scan.
-    couch : Couch or None
-        Version 2: what the head lies on.
+        What is known of every hemorrhage; see :class:`edgehem.phantom.bleeds.Bled`.
+    optics : Optics
+        Kernel, hardening and profile of the scan.
+    couch : Couch
+        What the head lies on.
     found : uint8 array [Z, Y, X] or None
-        Version 2: labels of what is neither tissue nor blood, :data:`edgehem.phantom.materials.FINDINGS`; None where
+        Labels of what is neither tissue nor blood, :data:`edgehem.phantom.materials.FINDINGS`; None where
         there is nothing.
     """
 
@@ -129,11 +127,10 @@ class Case:
     age_years: float
     scan: Scan
     midline_shift_mm: float
-    version: str = VERSION
-    head: Head | None = None
-    hemorrhages: tuple[dict[str, Any], ...] = ()
-    optics: Optics | None = None
-    couch: Couch | None = None
+    head: Head
+    hemorrhages: tuple[dict[str, Any], ...]
+    optics: Optics
+    couch: Couch
     found: npt.NDArray[np.uint8] | None = None
 
     @property
@@ -143,14 +140,11 @@ class Case:
         return {"any": int(any(present.values())), **present}
 
 
-def draw_bleeds(
-    seed: int, *, smallest_ml: float = 2.0, largest_ml: float = 60.0, version: str = VERSION
-) -> tuple[Bleed, ...]:
+def draw_bleeds(seed: int, *, smallest_ml: float = 2.0, largest_ml: float = 60.0) -> tuple[Bleed, ...]:
     """Draw one or two hemorrhages: the first subtype uniformly, volumes log-uniformly.
 
     Companions follow what occurs together: ventricular blood beside a parenchymal bleed, subarachnoid beside subdural.
-    In version 2 signs are left to the seed, ages vary, some parenchymal hemorrhages are contusions, and ventricular
-    blood comes from a parenchymal hemorrhage that reaches a ventricle.
+    Signs are left to the seed, ages vary, and some parenchymal hemorrhages are contusions.
     """
     rng = np.random.default_rng([seed, 6])
     first = SUBTYPES[int(rng.integers(len(SUBTYPES)))]
@@ -167,11 +161,11 @@ def draw_bleeds(
     for name in chosen:
         high = min(largest_ml, cap.get(name, largest_ml))
         drawn.append(Bleed(subtype=name, ml=float(np.exp(rng.uniform(np.log(smallest_ml), np.log(high))))))
-    return tuple(drawn) if version == "1" else _vary(seed, drawn)
+    return _vary(seed, drawn)
 
 
 def _vary(seed: int, drawn: Sequence[Bleed]) -> tuple[Bleed, ...]:
-    """What version 2 draws besides subtype and volume."""
+    """What is drawn besides subtype and volume."""
     rng = np.random.default_rng([seed, 29])
     varied = []
     for item in drawn:
@@ -211,10 +205,8 @@ def draw_scan(seed: int, anatomy: Anatomy, protocol: Protocol) -> Scan:
     drawn = int(rng.choice([-1024, 0], p=[0.75, 0.25])) if protocol.intercept is None else protocol.intercept
     intercept = -1024 if protocol.bits == 12 else drawn
     bits = (12 if intercept == -1024 else 16) if protocol.bits is None else protocol.bits
-    # In version 1, coarser pixels average noise away; in version 2 the kernel tells what they cannot hold.
-    averaged = float((512 / protocol.matrix) ** 0.5) if anatomy.head.version == "1" else 1.0
     fov_mm = float(rng.uniform(230, 255))
-    noise_hu = float(rng.uniform(2.2, 5.5)) * float(np.sqrt(5 / max(thickness, 1.5))) / averaged
+    noise_hu = float(rng.uniform(2.2, 5.5)) * float(np.sqrt(5 / max(thickness, 1.5)))
     return Scan(
         seed=seed,
         positions=tuple(float(c) for c in centres),
@@ -223,18 +215,16 @@ def draw_scan(seed: int, anatomy: Anatomy, protocol: Protocol) -> Scan:
         matrix=protocol.matrix,
         fov_mm=fov_mm,
         noise_hu=noise_hu if protocol.noise_hu is None else protocol.noise_hu,
-        sharpness=float(rng.uniform(0.3, 0.7)),
         streaks=float(rng.uniform(0, 1)),
         drift_hu=float(rng.uniform(0, 1.2)),
         intercept=intercept,
         bits=bits,
         padding=protocol.padding,
-        headrest=bool(rng.random() < 0.6),
     )
 
 
 def draw_optics(seed: int, protocol: Protocol) -> Optics:
-    """Draw what version 2 knows of a scanner. Hardening beyond 1 stands for scatter, which cups as well (ours)."""
+    """Draw how a scanner sees. Hardening beyond 1 stands for scatter, which cups as well (ours)."""
     rng = np.random.default_rng([seed, 28])
     kernel = str(rng.choice(list(KERNELS), p=KERNEL_CHANCES))
     return Optics(
@@ -261,7 +251,6 @@ def make_case(
     protocol: Protocol | None = None,
     voxel_mm: float = 1.0,
     flaws: Flaws = UNSPOILT,
-    version: str = VERSION,
     head: Mapping[str, object] | None = None,
 ) -> Case:
     """Make one study.
@@ -276,8 +265,6 @@ def make_case(
         Resolution of the head's block.
     flaws : Flaws
         Metal, surgery, contrast, motion; none by default.
-    version : str
-        Of the generator: "1" or "2".
     head : mapping of str to object, optional
         Fields of :class:`edgehem.phantom.head.Head` that are set instead of drawn.
 
@@ -288,13 +275,11 @@ def make_case(
     Raises
     ------
     UsageError
-        If there is no such version or field of a head, or a hemorrhage asks for what the version does not know.
+        If there is no such field of a head.
     """
     set_by_name: dict[str, Any] = dict(head or {})
-    if version == "1":
-        set_by_name.setdefault("midline_shift", midline_shift(bleeds, seed))
     set_by_name.setdefault("contrast_hu", flaws.contrast_hu)
-    anatomy = synthesise(draw_head(seed, version, **set_by_name), voxel_mm)
+    anatomy = synthesise(draw_head(seed, **set_by_name), voxel_mm)
     return scan_case(anatomy, seed, bleeds=bleeds, protocol=protocol, flaws=flaws)
 
 
@@ -310,26 +295,8 @@ def scan_case(
 
     Contrast belongs to the anatomy (:func:`edgehem.phantom.head.draw_head`); the other flaws are put into it here.
     """
-    if anatomy.head.version != "1":
-        placed = [hematoma.place(anatomy, item, seed, number) for number, item in enumerate(bleeds)]
-        return expose_case(anatomy, seed, placed, seed, protocol or Protocol(), flaws)
-    scan = draw_scan(seed, anatomy, protocol or Protocol())
-    bled = bleed(anatomy, bleeds, seed) if bleeds else Bled(hu=anatomy.hu, coverage={}, ml={})
-    ordered = {name: bled.coverage[name] for name in SUBTYPES if name in bled.coverage}
-    hu = bled.hu if flaws == UNSPOILT else alter(anatomy, bled.hu, flaws, seed)
-    volume, painted, visible = acquire(anatomy, hu, ordered, scan, motion_mm=flaws.motion_mm)
-    codes = np.array([0, *(1 + SUBTYPES.index(name) for name in ordered)], np.uint8)
-    return Case(
-        seed=seed,
-        volume=volume,
-        mask=codes[painted],
-        ml=bled.ml,
-        visible_ml=visible,
-        age_years=anatomy.head.age_years,
-        scan=scan,
-        midline_shift_mm=anatomy.head.midline_shift,
-        head=anatomy.head,
-    )
+    placed = hematoma.place_all(anatomy, bleeds, seed)
+    return expose_case(anatomy, seed, placed, seed, protocol or Protocol(), flaws)
 
 
 def expose_case(
@@ -340,7 +307,7 @@ def expose_case(
     protocol: Protocol,
     flaws: Flaws = UNSPOILT,
 ) -> Case:
-    """Bleed into a head of version 2 and scan it.
+    """Bleed into a head with placed hemorrhages, and scan it.
 
     Parameters
     ----------
@@ -372,7 +339,6 @@ def expose_case(
         age_years=anatomy.head.age_years,
         scan=scan,
         midline_shift_mm=anatomy.head.midline_shift + bled.midline_shift_mm,
-        version=anatomy.head.version,
         head=anatomy.head,
         hemorrhages=bled.hemorrhages,
         optics=optics,
@@ -384,7 +350,7 @@ def expose_case(
 def _found(anatomy: Anatomy, flow: Flow | None) -> npt.NDArray[np.uint8] | None:
     """Labels of what is neither tissue nor blood as a block [Z, Y, X], moved as the brain is; None without any."""
     tissue = anatomy.tissue
-    if tissue.found is None or not tissue.found.any():
+    if not tissue.found.any():
         return None
     block = np.zeros(anatomy.hu.shape, np.uint8)
     block.reshape(-1)[tissue.index] = tissue.found

@@ -1,4 +1,4 @@
-"""The inside of the skull in version 2: gyri, ventricles with a septum, deep nuclei, cerebellum, and what age does.
+"""The inside of the skull: gyri, ventricles with a septum, deep nuclei, cerebellum, and what age does.
 
 Sulci are sheets that run inwards from the surface: a random field is read at points pushed out towards one sphere, so
 that its zero level hardly changes with depth. Cortex lines them whether they are open or closed.
@@ -9,12 +9,12 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from edgehem.phantom.brain import Kind, Tissue
 from edgehem.phantom.findings import Findings
 from edgehem.phantom.head import Head
 from edgehem.phantom.materials import FINDINGS, Layers
 from edgehem.phantom.shapes import F32, PointField, capsule, chain, ellipsoid, near, smoothstep, soft
 from edgehem.phantom.surgery import Surgery
+from edgehem.phantom.tissue import Kind, Tissue
 from edgehem.phantom.vessels import Vessels
 
 CORTEX_MM = 3.0
@@ -44,7 +44,7 @@ def _lateral(head: Head, x: F32, y: F32, z: F32) -> F32:
 
 
 def ventricle_distance(head: Head, x: F32, y: F32, z: F32) -> F32:
-    """Signed distance to the ventricular system of version 2, mm."""
+    """Signed distance to the ventricular system, mm."""
     ax, k = np.abs(x), head.ventricle_scale
     caudate = ellipsoid(ax, y, z, (14.5, -31, 9), (5.5, 11, 8))
     thalamus = ellipsoid(ax, y, z, (11, 2, 7), (8.5, 14, 8.5))
@@ -78,7 +78,7 @@ def nuclei_distance(ax: F32, y: F32, z: F32) -> F32:
 class Cerebrum:
     """Paints slabs of points inside the skull and remembers what they are."""
 
-    def __init__(self, head: Head, rng: np.random.Generator) -> None:
+    def __init__(self, head: Head) -> None:
         self.head = head
         own = np.random.default_rng([head.seed, 22])
         self.sulci = PointField(own, 19, waves=8)
@@ -155,7 +155,27 @@ class Cerebrum:
         texture: F32,
         index: npt.NDArray[np.int64],
     ) -> F32:
-        """Hounsfield units of points inside the skull: as :meth:`edgehem.phantom.brain.BrainPainter.paint`."""
+        """Paint the points inside the skull, and remember them as tissue.
+
+        Parameters
+        ----------
+        layers : Layers
+            Painted as well.
+        x, y, z : float32 arrays [N]
+            Head coordinates, mm.
+        inner, vault : float32 arrays [N]
+            Signed distances to the cavity's wall and to the inner table of the vault, mm.
+        level : float32 array [N]
+            0 in the middle of the vault, 1 at its inner table.
+        texture : float32 array [N]
+            A fine random field.
+        index : int64 array [N]
+            Position of every point in the block.
+
+        Returns
+        -------
+        float32 array [N], HU
+        """
         head = self.head
         depth = -inner
         deep = np.clip(depth, 0, None)

@@ -156,11 +156,13 @@ def _section(couch: Couch, y: F32, x: F32) -> F32:
         level = np.sqrt(np.sqrt((across * across) ** 2 + (along * along) ** 2))
         shell = np.asarray((level - 1) * couch.depth_mm, np.float32)
         inside = np.asarray(soft(couch.contact_mm - couch.ends_mm - y, EDGE_MM), np.float32)
-        pad = soft(np.maximum(shell, -shell - couch.pad_mm), EDGE_MM) * foam
-        return np.asarray(np.maximum(pad, soft(np.abs(shell) - half, EDGE_MM) * skin) * inside, np.float32)
+        pad = soft(np.asarray(np.maximum(shell, -shell - couch.pad_mm), np.float32), EDGE_MM) * foam
+        wall = soft(np.asarray(np.abs(shell) - half, np.float32), EDGE_MM) * skin
+        return np.asarray(np.maximum(pad, wall) * inside, np.float32)
     top = couch.contact_mm - couch.curve_per_mm * x * x / 2
-    below = y - top
-    bottom = below - couch.core_mm
-    solid = soft(np.maximum(-below - couch.pad_mm, bottom), EDGE_MM) * foam
-    skins = np.maximum(soft(np.abs(below) - half, EDGE_MM), soft(np.abs(bottom) - half, EDGE_MM)) * skin
+    below = np.asarray(y - top, np.float32)
+    bottom = np.asarray(below - couch.core_mm, np.float32)
+    solid = soft(np.asarray(np.maximum(-below - couch.pad_mm, bottom), np.float32), EDGE_MM) * foam
+    nearest = np.asarray(np.minimum(np.abs(below), np.abs(bottom)) - half, np.float32)
+    skins = soft(nearest, EDGE_MM) * skin
     return np.asarray(np.maximum(solid, skins), np.float32)

@@ -91,10 +91,7 @@ def slice_object(about: About, volume: Volume, i: int, *, bits: int, signed: boo
 
 
 def type_2(d: Dataset) -> None:
-    """Add attributes that the standard wants to be there, empty where nothing is known (PS3.3, type 2), in place.
-
-    CT of version 1 is written without them: its bytes are settled.
-    """
+    """Add attributes that the standard wants to be there, empty where nothing is known (PS3.3, type 2), in place."""
     d.ReferringPhysicianName, d.StudyID, d.PositionReferenceIndicator = "", "", ""
 
 

@@ -14,12 +14,16 @@ import numpy as np
 import numpy.typing as npt
 
 from edgehem.phantom.anatomy import Anatomy, rotation
-from edgehem.phantom.brain import Kind
 from edgehem.phantom.shapes import F32
 from edgehem.phantom.spread import trilinear
+from edgehem.phantom.tissue import Kind
 
 CELL_MM = 6.0
-"""Edge of the cells that the flow is solved on (ours)."""
+"""Edge of the cells that the flow is solved on (ours); larger where voxels are, so that every cell holds some."""
+VOXELS = 1.5
+"""How many voxels a cell's edge is long at least."""
+RUNAWAY = 1e4
+"""A residual that has grown by this factor since its least belongs to cells that nothing connects: the solver stops."""
 BARRIER = 400.0
 """How much falx and tentorium resist, per share of a cell that they fill (ours)."""
 GIVING = {Kind.VENTRICLE: 0.5, Kind.SUBARACHNOID: 0.2, Kind.CANAL: 0.6}
@@ -48,24 +52,44 @@ class Flow:
     midline_shift_mm: float
 
 
-def _cells(anatomy: Anatomy) -> tuple[tuple[int, ...], npt.NDArray[np.int32], list[F32]]:
-    """Shape of the coarse grid, cell of every tissue point, and the weights that interpolate the grid on each axis."""
-    shape, numbers, weights = [], [], []
-    for axis in anatomy.axes:
-        at = (axis - axis[0]) / np.float32(CELL_MM)
-        shape.append(int(np.ceil(float(at[-1]))) + 1)
-        numbers.append(np.rint(at).astype(np.int32))
-        weights.append(np.clip(1 - np.abs(at[:, None] - np.arange(shape[-1], dtype=np.float32)[None]), 0, None))
-    z, y, x = numbers
-    block = (z[:, None, None] * shape[1] + y[None, :, None]) * shape[2] + x
-    return tuple(shape), block.reshape(-1)[anatomy.tissue.index], weights
+class _Cells:
+    """The coarse grid around the inside of the skull, whose cells the flow is solved on.
 
+    Parameters
+    ----------
+    anatomy : Anatomy
+    """
 
-def _interpolated(grid: F32, weights: list[F32]) -> F32:
-    """A coarse grid on the block's voxels, float32 [Z, Y, X]."""
-    wz, wy, wx = weights
-    rows = wy @ (grid @ wx.T)
-    return np.asarray((wz @ rows.reshape(len(rows), -1)).reshape(len(wz), len(wy), len(wx)), np.float32)
+    def __init__(self, anatomy: Anatomy) -> None:
+        places = anatomy.tissue.places(anatomy.hu.shape)
+        self.edge_mm = max(CELL_MM, *(VOXELS * float(axis[1] - axis[0]) for axis in anatomy.axes))
+        numbers, lengths, self._weights, self._near = [], [], [], []
+        for axis, place in zip(anatomy.axes, places, strict=True):
+            at = (axis - axis[0]) / np.float32(self.edge_mm)
+            first, last = int(place.min()), int(place.max())
+            start, stop = int(at[first]), int(np.ceil(float(at[last]))) + 1
+            lengths.append(stop - start)
+            inner = at[first : last + 1] - np.float32(start)
+            numbers.append(np.rint(inner).astype(np.int32))
+            grid = np.arange(stop - start, dtype=np.float32)
+            self._weights.append(np.clip(1 - np.abs(inner[:, None] - grid[None]), 0, None))
+            self._near.append(place - np.int32(first))
+        self.shape: tuple[int, ...] = tuple(lengths)
+        z, y, x = (number[near] for number, near in zip(numbers, self._near, strict=True))
+        self.of_tissue = (z * np.int32(lengths[1]) + y) * np.int32(lengths[2]) + x
+
+    def total(self, weights: F32 | None = None) -> F32:
+        """Sum of the tissue's weights in every cell."""
+        size = int(np.prod(self.shape))
+        return np.asarray(np.bincount(self.of_tissue, weights, minlength=size).reshape(self.shape), np.float32)
+
+    def interpolated(self, grid: F32) -> F32:
+        """A coarse grid at the tissue's points, float32 [N]."""
+        wz, wy, wx = self._weights
+        rows = wy @ (grid @ wx.T)
+        block = (wz @ rows.reshape(len(rows), -1)).reshape(len(wz), len(wy), len(wx))
+        z, y, x = self._near
+        return np.asarray(block.reshape(-1)[(z * np.int32(len(wy)) + y) * np.int32(len(wx)) + x], np.float32)
 
 
 def displace(anatomy: Anatomy, taken: F32) -> Flow:
@@ -82,14 +106,10 @@ def displace(anatomy: Anatomy, taken: F32) -> Flow:
     Flow
     """
     t = anatomy.tissue
-    shape, cell, weights = _cells(anatomy)
-    size = int(np.prod(shape))
+    cells = _Cells(anatomy)
+    total = cells.total
     voxel = anatomy.voxel_ml * 1000  # mm³
-
-    def total(weights: F32 | None = None) -> F32:
-        return np.asarray(np.bincount(cell, weights, minlength=size).reshape(shape), np.float32)
-
-    full = CELL_MM**3 / voxel
+    full = cells.edge_mm**3 / voxel
     filled = total() / np.float32(full)
     source = total(taken) * np.float32(voxel)
     giving = np.full(t.x.shape, TISSUE_GIVES, np.float32)
@@ -107,8 +127,8 @@ def displace(anatomy: Anatomy, taken: F32) -> Flow:
         low = np.concatenate([np.zeros_like(np.take(flux, [0], axis)), flux], axis)
         high = np.concatenate([flux, np.zeros_like(np.take(flux, [0], axis))], axis)
         # Flow through a cell over the part of its face that is open; cells of bone move nothing.
-        speed = 0.5 * (low + high) / np.float32(CELL_MM**2) / np.maximum(filled, np.float32(0.35))
-        moved[axis] = _interpolated(np.asarray(speed, np.float32), weights).reshape(-1)[t.index]
+        speed = 0.5 * (low + high) / np.float32(cells.edge_mm**2) / np.maximum(filled, np.float32(0.35))
+        moved[axis] = cells.interpolated(np.asarray(speed, np.float32))
     moved *= np.clip(t.depth / np.float32(4), 0, 1)  # nothing leaves through bone
     (x0, x1), (y0, y1), (z0, z1) = SEPTUM
     septum = (t.x > x0) & (t.x < x1) & (t.y > y0) & (t.y < y1) & (t.z > z0) & (t.z < z1)
@@ -138,9 +158,11 @@ def _solve(faces: list[F32], source: F32) -> F32:
     potential = np.zeros_like(source)
     scaled = rest * scale
     direction, strength = scaled.copy(), float((rest * scaled).sum(dtype=np.float64))
+    least = strength
     for _ in range(ROUNDS):
-        if strength < 1e-6:
+        if strength < 1e-6 or strength > RUNAWAY * least:
             break
+        least = min(least, strength)
         applied = diagonal * direction
         for axis, face in enumerate(faces):
             to_low, to_high = _halves(applied, axis)
@@ -196,14 +218,10 @@ def carry_labels(
 
 def _origins(anatomy: Anatomy, flow: Flow, least_mm: float) -> tuple[npt.NDArray[np.int64], F32]:
     """Voxels whose content moves, and where it comes from: flat indices [M], fractional indices float32 [3, M]."""
-    _, rows, columns = anatomy.hu.shape
+    tissue = anatomy.tissue
     moving = np.flatnonzero((flow.moved**2).sum(axis=0) > least_mm**2)
-    going = anatomy.tissue.index[moving]
-    small = going.astype(np.int32)
-    rest = small // columns
-    plane = rest // rows
     at = np.empty((3, len(moving)), np.float32)
-    at[0], at[1], at[2] = plane, rest - plane * rows, small - rest * columns
-    for axis, places in enumerate(anatomy.axes):
+    for axis, (places, own) in enumerate(zip(anatomy.axes, tissue.places(anatomy.hu.shape), strict=True)):
+        at[axis] = own[moving]
         at[axis] -= flow.moved[axis, moving] / np.float32(places[1] - places[0])
-    return going, at
+    return tissue.index[moving], at

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import dataclass, fields
 
 import numpy as np
+import numpy.typing as npt
 
 from edgehem.phantom.head import Head
 from edgehem.phantom.materials import Layers
-from edgehem.phantom.shapes import F32, Bool, chain, ellipsoid, smoothstep, soft
+from edgehem.phantom.shapes import F32, chain, ellipsoid, smoothstep, soft
 
 AIR_HU = -1000.0
 FACE_MM, EAR_MM = -12.0, -20.0
@@ -17,28 +18,12 @@ LOW_MM = 12.0
 """All of it lies below this z."""
 
 
-def paint_face(
-    head: Head,
-    frontal_sinus: float,
-    value: F32,
-    layers: Layers,
-    x: F32,
-    y: F32,
-    z: F32,
-    vault: F32,
-    thick: F32,
-    texture: F32,
-    cells: F32,
-) -> None:
-    """Paint over what is outside the brain, in place.
+@dataclass(frozen=True, kw_only=True)
+class Surroundings:
+    """Points outside the brain and what is known of them.
 
     Parameters
     ----------
-    head : Head
-    frontal_sinus : float
-        Size of the frontal sinus, 1 a usual one.
-    value : float32 array [N], HU
-    layers : Layers
     x, y, z : float32 arrays [N]
         Head coordinates, mm.
     vault, thick : float32 arrays [N]
@@ -46,46 +31,46 @@ def paint_face(
     texture, cells : float32 arrays [N]
         Random fields: fine, and as coarse as air cells.
     """
-    fields = (x, y, z, vault, thick, texture, cells)
-    for where, painter in (((z < LOW_MM) & (y < FACE_MM), _front), (z < EAR_MM, _low)):
-        _within(where, painter, head, frontal_sinus, value, layers, fields)
+
+    x: F32
+    y: F32
+    z: F32
+    vault: F32
+    thick: F32
+    texture: F32
+    cells: F32
+
+    def at(self, points: npt.NDArray[np.int64]) -> Surroundings:
+        """Some of the points."""
+        return Surroundings(**{field.name: getattr(self, field.name)[points] for field in fields(self)})
 
 
-def _within(
-    where: Bool,
-    painter: Callable[..., None],
-    head: Head,
-    frontal_sinus: float,
-    value: F32,
-    layers: Layers,
-    fields: tuple[F32, ...],
-) -> None:
-    """Paint some of the points: the structures reach no others."""
-    points = np.flatnonzero(where)
-    if points.size:
-        v, part = value[points], layers.at(points)
-        painter(head, frontal_sinus, v, part, *(a[points] for a in fields))
-        value[points] = v
-        layers.put(points, part)
+def paint_face(head: Head, value: F32, layers: Layers, around: Surroundings) -> None:
+    """Paint over what is outside the brain, in place.
+
+    Parameters
+    ----------
+    head : Head
+    value : float32 array [N], HU
+    layers : Layers
+    around : Surroundings
+    """
+    for where, painter in (((around.z < LOW_MM) & (around.y < FACE_MM), _front), (around.z < EAR_MM, _low)):
+        points = np.flatnonzero(where)
+        if points.size:
+            v, part = value[points], layers.at(points)
+            painter(head, v, part, around.at(points))
+            value[points] = v
+            layers.put(points, part)
 
 
-def _front(
-    head: Head,
-    frontal_sinus: float,
-    v: F32,
-    part: Layers,
-    x: F32,
-    y: F32,
-    z: F32,
-    vault: F32,
-    thick: F32,
-    texture: F32,
-    cells: F32,
-) -> None:
+def _front(head: Head, v: F32, part: Layers, around: Surroundings) -> None:
     """Orbits, nose and sinuses."""
+    x, y, z, vault, thick, cells = around.x, around.y, around.z, around.vault, around.thick, around.cells
     ax, s = np.abs(x), head.base_shift
+    size = max(head.frontal_sinus, 1e-3)  # of no extent where there is none
     orbit = ellipsoid(ax, y, z, (31, -72, -30 + s), (19, 23, 18))
-    part.paint(v, 700 + 150 * texture, soft(np.asarray(np.abs(orbit) - 1.3, np.float32)) * (y > -88), "bone")
+    part.paint(v, 700 + 150 * around.texture, soft(np.asarray(np.abs(orbit) - 1.3, np.float32)) * (y > -88), "bone")
     part.paint(v, -90, soft(orbit), "fat")
     cone = np.hypot(ax - 24 - 0.25 * (-55 - y), z + 31 - s)
     recti = soft(np.abs(cone - np.clip(0.45 * (-44 - y), 0, 11)) - 1.6, 1.5) * (orbit < -1) * (y > -82)
@@ -101,13 +86,13 @@ def _front(
             ellipsoid(ax, y, z, (30, -66, -66), (13, 15, 16)),  # maxillary sinuses
             np.maximum(ellipsoid(x, y, z, (0, -72, -66), (15, 30, 24)), 1.5 - ax - 0.9 * np.clip(cells, 0, 2)),  # nose
             np.maximum(  # frontal sinus, in the thickness of the bone
-                ellipsoid(x, y, z, (0, -head.half_length - 3, -4), (24 * frontal_sinus, 9, 15 * frontal_sinus)),
+                ellipsoid(x, y, z, (0, -head.half_length - 3, -4), (24 * size, 9, 15 * size)),
                 np.maximum(1.8 - vault, vault - thick + 1.5),
             ),
             chain(x, y, z, [(0, -38, -78, 8), (0, -26, -100, 9), (0, -24, -140, 9)]),  # pharynx
         ]
     )
-    part.paint(v, 550 + 200 * texture, soft(np.abs(air) - 1.1) * (v < 300) * (z > -92), "bone")
+    part.paint(v, 550 + 200 * around.texture, soft(np.abs(air) - 1.1) * (v < 300) * (z > -92), "bone")
     part.paint(v, AIR_HU, soft(air), "air")
     turbinates = (np.abs(cells) < 0.5) * soft(ellipsoid(x, y, z, (0, -68, -68), (13, 26, 22)))
     part.paint(v, 60, turbinates.astype(np.float32), "muscle")
@@ -116,25 +101,14 @@ def _front(
     part.paint(v, 420, soft(ethmoid) * (np.abs(cells) <= 0.35) * (v < 300), "bone")
 
 
-def _low(
-    head: Head,
-    frontal_sinus: float,
-    v: F32,
-    part: Layers,
-    x: F32,
-    y: F32,
-    z: F32,
-    vault: F32,
-    thick: F32,
-    texture: F32,
-    cells: F32,
-) -> None:
+def _low(head: Head, v: F32, part: Layers, around: Surroundings) -> None:
     """Mastoids, ear canals, jaw, palate, atlas and axis."""
+    x, y, z = around.x, around.y, around.z
     ax = np.abs(x)
     mastoid = ellipsoid(ax, y, z, (57, 20, -42), (13, 15, 17))
-    part.paint(v, 600 + 150 * texture, soft(mastoid), "bone")
+    part.paint(v, 600 + 150 * around.texture, soft(mastoid), "bone")
     few = 0.7 - 1.2 * head.pneumatisation
-    part.paint(v, AIR_HU, soft(mastoid + 2.5) * smoothstep(cells, few, max(0.9, few + 0.2)), "air")
+    part.paint(v, AIR_HU, soft(mastoid + 2.5) * smoothstep(around.cells, few, max(0.9, few + 0.2)), "air")
     canal = chain(ax, y, z, [(52, 6, -36, 3.0), (80, 10, -37, 3.5)])
     part.paint(v, AIR_HU, soft(canal), "air")
     jaw = np.maximum(np.abs(ax - 46 + 0.12 * (z + 60)) - 3.2, np.hypot((y + 22) * 0.9, (z + 92) * 0.45) - 22)

@@ -1,4 +1,4 @@
-"""Fields that blood of version 2 fills from their lowest value upwards, one for each subtype.
+"""Fields that blood fills from their lowest value upwards, one for each subtype.
 
 A field is in mm and does not depend on the volume that will fill it, except through `ml`, which sets the scale of its
 irregularities: the same field filled to two levels gives two times of one hemorrhage, the later around the earlier.
@@ -11,11 +11,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from edgehem.phantom.anatomy import Anatomy
-from edgehem.phantom.brain import Kind
 from edgehem.phantom.cerebrum import ventricle_distance
 from edgehem.phantom.places import CISTERNS, direction, start
 from edgehem.phantom.shapes import F32, Bool, PointField, Triple
 from edgehem.phantom.spread import FAR, arrival
+from edgehem.phantom.tissue import Kind
 
 
 @dataclass(frozen=True, kw_only=True)

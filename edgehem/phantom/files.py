@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import gzip
 import json
-import multiprocessing
 import os
 import struct
 from collections.abc import Callable, Iterable, Mapping
@@ -23,10 +22,13 @@ from edgehem.phantom.cases import LABELS, VERSION, Case, Protocol, draw_bleeds, 
 from edgehem.phantom.dicom_image import About, decimal, slice_object, type_2
 from edgehem.phantom.folder import TRUTH, UNFINISHED, check_room, finished
 from edgehem.phantom.head import Head
+from edgehem.phantom.materials import FINDINGS
 from edgehem.volume import Volume
+from edgehem.workers import ordered
 
 TABLE = "table.csv"
-STUDY_FILES = ("dicom", "mask.nii.gz", TRUTH, UNFINISHED)
+FINDINGS_FILE = "findings.nii.gz"
+STUDY_FILES = ("dicom", "mask.nii.gz", FINDINGS_FILE, TRUTH, UNFINISHED)
 
 
 def write_study(
@@ -35,10 +37,9 @@ def write_study(
     seed: int = 0,
     bleeds: tuple[Bleed, ...] = (),
     protocol: Protocol | None = None,
-    version: str = VERSION,
     head: Mapping[str, object] | None = None,
 ) -> dict[str, Any]:
-    """Write one phantom study: ``dicom/``, ``mask.nii.gz`` and ``truth.json``.
+    """Write one phantom study: ``dicom/``, ``mask.nii.gz``, ``truth.json``; ``findings.nii.gz`` where there are any.
 
     Parameters
     ----------
@@ -47,7 +48,7 @@ def write_study(
     seed : int
     bleeds : tuple of Bleed
     protocol : Protocol, optional
-    version, head
+    head
         See :func:`edgehem.phantom.cases.make_case`.
 
     Returns
@@ -61,7 +62,7 @@ def write_study(
         If `out` is a file, or a folder that holds anything but a phantom study.
     """
     check_room(out, STUDY_FILES)
-    case = make_case(seed, bleeds=bleeds, protocol=protocol, version=version, head=head)
+    case = make_case(seed, bleeds=bleeds, protocol=protocol, head=head)
     with finished(out, STUDY_FILES) as folder:
         return write_case(case, folder)
 
@@ -77,6 +78,8 @@ def write_case(case: Case, out: Path) -> dict[str, Any]:
     """Write a case that was made in memory; see :func:`write_study`."""
     write_series(to_dicom(case), out / "dicom")
     write_nifti(out / "mask.nii.gz", case.mask, case.volume)
+    if case.found is not None:
+        write_nifti(out / FINDINGS_FILE, case.found, case.volume)
     truth = describe(case)
     (out / TRUTH).write_text(json.dumps(truth, indent=2) + "\n", encoding="utf-8")
     return truth
@@ -91,7 +94,7 @@ def describe(case: Case) -> dict[str, Any]:
     }
     return {
         "synthetic": True,
-        "generator": f"edgehem phantom {case.version}",
+        "generator": f"edgehem phantom {VERSION}",
         "seed": case.seed,
         "labels": case.labels,
         "volume_ml": {name: round(ml, 3) for name, ml in case.ml.items()},
@@ -109,29 +112,22 @@ def describe(case: Case) -> dict[str, Any]:
             "padding": case.scan.padding,
         },
         "mask_values": {str(value): name for value, name in enumerate(SUBTYPES, start=1)},
-        **({} if case.version == "1" else _more(case)),
-    }
-
-
-def _more(case: Case) -> dict[str, Any]:
-    """What is known of a case of version 2 besides: each hemorrhage, the head, what is no blood, and the scanner."""
-    if case.head is None or case.optics is None:
-        raise ValueError("a case of version 2 has a head and optics")
-    return {
+        "finding_values": {str(value): name for name, value in FINDINGS.items()},
         "hemorrhages": [dict(item) for item in case.hemorrhages],
         "head": known(case.head),
         "findings": findings(case.head),
-        "optics": {n: round(v, 3) if isinstance(v, float) else v for n, v in asdict(case.optics).items()},
+        "optics": _rounded(asdict(case.optics)),
+        "support": _rounded(asdict(case.couch)),
     }
+
+
+def _rounded(fields: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: round(value, 3) if isinstance(value, float) else value for name, value in fields.items()}
 
 
 def known(head: Head) -> dict[str, Any]:
     """The fields of a head, as the truth tells them."""
-    return {
-        name: round(value, 3) if isinstance(value, float) else value
-        for name, value in asdict(head).items()
-        if name not in {"seed", "version", "offset"}
-    }
+    return {name: value for name, value in _rounded(asdict(head)).items() if name not in {"seed", "offset"}}
 
 
 def findings(head: Head) -> list[str]:
@@ -161,13 +157,12 @@ def findings(head: Head) -> list[str]:
 def to_dicom(case: Case) -> list[Dataset]:
     """One CT Image Storage object per slice, ready to be saved. UIDs follow from the seed and the content."""
     v, scan = case.volume, case.scan
-    identity = f"{case.version}/{case.seed}/{scan}/{sorted(case.ml.items())}"
-    if case.version != "1":
-        identity += f"/{case.head}/{case.optics}/{case.hemorrhages}"
+    identity = f"{VERSION}/{case.seed}/{scan}/{sorted(case.ml.items())}"
+    identity += f"/{case.head}/{case.optics}/{case.couch}/{case.hemorrhages}"
     about = About(
         seed=case.seed,
         age_years=case.age_years,
-        sex="O" if case.head is None else case.head.sex,
+        sex=case.head.sex,
         modality="CT",
         sop_class=CTImageStorage,
         study=identity,
@@ -179,10 +174,9 @@ def to_dicom(case: Case) -> list[Dataset]:
     datasets = []
     for i in range(len(v.pixels)):
         d = slice_object(about, v, i, bits=16 if signed or scan.bits == 16 else 12, signed=signed)
-        if case.version != "1":
-            type_2(d)
+        type_2(d)
         d.ImageType = ["ORIGINAL", "PRIMARY", "AXIAL"]
-        d.KVP, d.ConvolutionKernel = "120", "SOFT" if case.optics is None else case.optics.kernel.upper()
+        d.KVP, d.ConvolutionKernel = "120", case.optics.kernel.upper()
         d.SliceThickness = decimal(scan.thickness_mm[i])
         d.GantryDetectorTilt = decimal(scan.tilt_deg)
         d.WindowCenter, d.WindowWidth = "40", "80"
@@ -219,17 +213,17 @@ def write_nifti(path: Path, mask: npt.NDArray[np.uint8], volume: Volume) -> None
         file.write(np.ascontiguousarray(mask).tobytes())
 
 
-def cohort_case(index: int, seed: int, version: str = VERSION) -> tuple[int, tuple[Bleed, ...]]:
+def cohort_case(index: int, seed: int) -> tuple[int, tuple[Bleed, ...]]:
     """Seed and hemorrhages of the index-th study of a cohort: every second one bleeds."""
     case_seed = seed * 1_000_003 + index
-    return case_seed, draw_bleeds(case_seed, version=version) if index % 2 else ()
+    return case_seed, draw_bleeds(case_seed) if index % 2 else ()
 
 
-def _write_cohort_case(job: tuple[Path, int, int, Protocol, float, str]) -> dict[str, Any]:
-    out, index, seed, protocol, voxel_mm, version = job
-    case_seed, bleeds = cohort_case(index, seed, version)
+def _write_cohort_case(job: tuple[Path, int, int, Protocol, float]) -> dict[str, Any]:
+    out, index, seed, protocol, voxel_mm = job
+    case_seed, bleeds = cohort_case(index, seed)
     name = f"case{index:05d}"
-    case = make_case(case_seed, bleeds=bleeds, protocol=protocol, voxel_mm=voxel_mm, version=version)
+    case = make_case(case_seed, bleeds=bleeds, protocol=protocol, voxel_mm=voxel_mm)
     truth = write_case(case, out / name)
     return {
         "patient_id": name,
@@ -250,7 +244,6 @@ def write_cohort(
     voxel_mm: float = 1.0,
     workers: int = 1,
     progress: Callable[[int, int], None] | None = None,
-    version: str = VERSION,
 ) -> Path:
     """Write a cohort: one folder a study, half of them bleeding, and the training table.
 
@@ -269,8 +262,6 @@ def write_cohort(
         Processes.
     progress : callable, optional
         Called with (done, count).
-    version : str
-        Of the generator.
 
     Returns
     -------
@@ -284,14 +275,12 @@ def write_cohort(
     """
     check_room(out, ())
     out.mkdir(parents=True, exist_ok=True)
-    jobs = [(out, index, seed, protocol or Protocol(), voxel_mm, version) for index in range(count)]
+    jobs = [(out, index, seed, protocol or Protocol(), voxel_mm) for index in range(count)]
     rows: list[dict[str, Any]] = []
-    context = multiprocessing.get_context("spawn")
-    with context.Pool(max(1, min(workers, count))) as pool:
-        for row in pool.imap(_write_cohort_case, jobs):
-            rows.append(row)
-            if progress:
-                progress(len(rows), count)
+    for row in ordered(_write_cohort_case, jobs, workers):
+        rows.append(row)
+        if progress:
+            progress(len(rows), count)
     table = out / TABLE
     temporary = table.with_suffix(".part")
     with temporary.open("w", newline="", encoding="utf-8") as file:

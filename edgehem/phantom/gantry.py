@@ -1,4 +1,4 @@
-"""A scan of version 2: slice profile, point spread, beam hardening, noise, and what the vendor does with the values."""
+"""The scanner: slice profile, point spread, beam hardening, noise, and what the vendor does with the values."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from edgehem.phantom.couch import Couch, Support
 from edgehem.phantom.face import AIR_HU
 from edgehem.phantom.flaws import Restless, metal_streaks, smear
 from edgehem.phantom.optics import Grain, Optics, spread
-from edgehem.phantom.scanner import Scan, stack_volume
+from edgehem.phantom.scan import Scan, stack_volume
 from edgehem.phantom.shapes import F32
 from edgehem.volume import Volume
 
@@ -110,7 +110,7 @@ class Sampler:
         return bool(z_axis[planes[0]] - 2 < centre + half and z_axis[planes[-1]] + 2 > centre - half)
 
 
-def _nearest(axis: F32, places: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+def _nearest(axis: F32, places: npt.NDArray[np.floating]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
     """Nearest sample of an evenly spaced axis for every place, and which places lie on the axis at all."""
     at = np.rint((places - axis[0]) / (axis[1] - axis[0])).astype(np.int64)
     return np.clip(at, 0, len(axis) - 1), (at >= 0) & (at < len(axis))
@@ -146,8 +146,9 @@ class Exposure:
     Parameters
     ----------
     volume : Volume
+        Stored values, as the vendor in the scan would write them.
     mask : uint8 array [slices, matrix, matrix]
-        As :func:`edgehem.phantom.scanner.acquire` gives it.
+        1 + index of the label in `coverage`, or 0.
     found : uint8 array [slices, matrix, matrix] or None
         Labels in the middle of every slice.
     visible : dict of label to float
@@ -171,17 +172,23 @@ def acquire(
     found: npt.NDArray[np.uint8] | None = None,
     motion_mm: float = 0.0,
 ) -> Exposure:
-    """Scan a head of version 2.
+    """Scan a head.
 
     Parameters
     ----------
-    anatomy, hu, coverage, scan, motion_mm
-        See :func:`edgehem.phantom.scanner.acquire`. `noise_hu` is the noise in the middle of a head of median
-        attenuation.
+    anatomy : Anatomy
+    hu : float32 array [Z, Y, X]
+        The block to scan: the anatomy's own, or one that has bled.
+    coverage : mapping of label to float32 array [Z, Y, X]
+        What to mark in the mask: the first label becomes 1, the second 2, ... where it fills half a voxel or more.
+    scan : Scan
+        Its `noise_hu` is the noise in the middle of a head of median attenuation.
     optics : Optics
     couch : Couch
     found : uint8 array [Z, Y, X], optional
         Labels of what is neither tissue nor blood.
+    motion_mm : float
+        How far the head moves: see :class:`edgehem.phantom.flaws.Restless`. The mask shows where it was before.
 
     Returns
     -------

@@ -36,7 +36,6 @@ def grow(
     Parameters
     ----------
     anatomy : Anatomy
-        Of version 2.
     bleeds : tuple of Bleed
         At the first time.
     ml_after : tuple of float
@@ -54,8 +53,6 @@ def grow(
     """
     if len(ml_after) != len(bleeds):
         raise UsageError(f"{len(ml_after)} later volumes for {len(bleeds)} hemorrhages")
-    if anatomy.head.version == "1":
-        raise UsageError("growth needs phantoms of version 2")
     before, after = [], []
     for number, (item, later) in enumerate(zip(bleeds, ml_after, strict=True)):
         if later < item.ml:
@@ -95,7 +92,7 @@ def make_pair(
     before, after : Case
         Both of the same seed; :func:`expanded` tells from their `ml` whether the hemorrhage expanded.
     """
-    anatomy = synthesise(draw_head(seed, "2", **dict(head or {})), voxel_mm)  # type: ignore[arg-type]
+    anatomy = synthesise(draw_head(seed, **dict(head or {})), voxel_mm)
     earlier, later = grow(anatomy, bleeds, ml_after, seed)
     first = protocol or Protocol()
     return (

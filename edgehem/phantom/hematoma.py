@@ -1,4 +1,4 @@
-"""Hemorrhages of version 2 in a head: choices left to the seed, density and signs, oedema, mass effect, their truth."""
+"""Hemorrhages in a head: choices left to the seed, density and signs, oedema, mass effect, their truth."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import numpy as np
 
 from edgehem.phantom.anatomy import Anatomy
 from edgehem.phantom.bleeds import SITES, Bled, Bleed, fill
-from edgehem.phantom.brain import Kind
 from edgehem.phantom.displacement import Flow, carry, displace
 from edgehem.phantom.fields import Space, epidural, intraventricular, parenchymal, subarachnoid, subdural
 from edgehem.phantom.places import draw_site
 from edgehem.phantom.shapes import F32, PointField, smoothstep
+from edgehem.phantom.tissue import Kind
 
 DENSITIES = {
     "hyperacute": (48.0, 62.0), "acute": (58.0, 80.0), "subacute": (34.0, 46.0), "chronic": (14.0, 28.0),
@@ -54,6 +54,11 @@ class Placed:
     seed: tuple[int, ...]
 
 
+def side_of(seed: int) -> int:
+    """The side that a head's hemorrhages share where none is stated: +1 the patient's left, -1 the right."""
+    return 1 if np.random.default_rng([seed, 26]).random() < 0.5 else -1
+
+
 def place(anatomy: Anatomy, item: Bleed, seed: int, number: int, scale_ml: float | None = None) -> Placed:
     """Choose what a hemorrhage leaves open, and where it lies.
 
@@ -68,10 +73,9 @@ def place(anatomy: Anatomy, item: Bleed, seed: int, number: int, scale_ml: float
         Volume that the shape's scale follows, where it is not the hemorrhage's own.
     """
     rng = np.random.default_rng([seed, 25, number])
-    usual = 1 if np.random.default_rng([seed, 26]).random() < 0.5 else -1  # a head's hemorrhages share their side
     ml = scale_ml or item.ml
     drawn: dict[str, Any] = {
-        "side": usual,
+        "side": side_of(seed),
         "hu": float(rng.uniform(*DENSITIES[item.age])),
         # Contusions are salt and pepper: blood and bruised tissue in small patches.
         "mottle_hu": float(rng.uniform(1, 5)) + 6 * item.contusion,
@@ -97,6 +101,11 @@ def place(anatomy: Anatomy, item: Bleed, seed: int, number: int, scale_ml: float
     else:
         space = _OTHERS[whole.subtype](anatomy, ml, site, side, rng)
     return Placed(bleed=whole, space=space, seed=(seed, 27, number))
+
+
+def place_all(anatomy: Anatomy, items: Sequence[Bleed], seed: int) -> list[Placed]:
+    """:func:`place` for all of a head's hemorrhages."""
+    return [place(anatomy, item, seed, number) for number, item in enumerate(items)]
 
 
 _OTHERS = {

@@ -27,8 +27,8 @@ from edgehem.phantom.mr_tissue import STAGES
 from edgehem.phantom.shapes import F32
 from edgehem.volume import Volume
 
-MR_VERSION = "1"
-"""Version of the MR part: raised whenever the same seed and head version would give another series."""
+MR_VERSION = "2"
+"""Version of the MR part: raised whenever the same seed and head would give another series."""
 STAGE_OF_AGE = {
     "hyperacute": "hyperacute",
     "acute": "acute",
@@ -82,8 +82,6 @@ class MrCase:
     Parameters
     ----------
     seed : int
-    version : str
-        Of the head.
     voxel_mm : float
         Resolution of the head's block.
     series : dict of kind to MrSeries
@@ -97,11 +95,10 @@ class MrCase:
         Towards the patient's left.
     head : Head
     hemorrhages : tuple of dict
-        Site, side, volume and more of each hemorrhage, as CT of version 2 describes it; empty in version 1.
+        Site, side, volume and more of each hemorrhage, as CT describes it.
     """
 
     seed: int
-    version: str
     voxel_mm: float
     series: dict[str, MrSeries]
     field_t: float
@@ -150,7 +147,6 @@ def make_mr(
     kinds: Sequence[str] = DEFAULT_KINDS,
     field_t: float | None = None,
     microbleeds: int | None = None,
-    version: str = "1",
     head: Mapping[str, Any] | None = None,
     voxel_mm: float = 1.0,
     matrix: int | None = None,
@@ -161,7 +157,7 @@ def make_mr(
     ----------
     seed : int
         Of the head, the hemorrhages, the scanner and its series. The head and its hemorrhages are those of
-        :func:`edgehem.phantom.cases.make_case` with the same seed, bleeds, version and head.
+        :func:`edgehem.phantom.cases.make_case` with the same seed, bleeds and head.
     bleeds : tuple of Bleed
     age : str or mapping of subtype to str, optional
         Age of the blood, one of :data:`edgehem.phantom.mr_tissue.STAGES` (:func:`~edgehem.phantom.mr_tissue.stage_at`
@@ -172,8 +168,6 @@ def make_mr(
         1.5 to 3 T; drawn without it.
     microbleeds : int, optional
         How many; drawn by age without it.
-    version : str
-        Of the head and its hemorrhages.
     head : mapping, optional
         Fields of :class:`edgehem.phantom.head.Head` that are set, not drawn.
     voxel_mm : float
@@ -199,7 +193,7 @@ def make_mr(
         raise UsageError(f"no MR series is asked for; choose from {', '.join(KINDS)}")
     sequences = {kind: draw_sequence(kind, seed, field) for kind in kinds}
     stages = stages_of(bleeds, age)
-    patient = bleeding_head(seed, bleeds, version, head, voxel_mm)
+    patient = bleeding_head(seed, bleeds, head, voxel_mm)
     person, bled, shift = patient.anatomy.head, patient.bled, patient.midline_shift_mm
     spots = draw_microbleeds(patient.anatomy, seed, microbleeds)
     if bled.coverage and not set(bled.coverage) <= set(stages):  # a clot that has broken into the ventricles
@@ -222,7 +216,6 @@ def make_mr(
         made[kind] = _series(kind, images[source], pulses, scan, seen, ordered, seed)
     return MrCase(
         seed=seed,
-        version=version,
         voxel_mm=voxel_mm,
         series={kind: made[kind] for kind in kinds},
         field_t=field,

@@ -10,7 +10,7 @@ import numpy as np
 
 from edgehem.phantom import hematoma
 from edgehem.phantom.anatomy import Anatomy, rotation, synthesise
-from edgehem.phantom.bleeds import Bled, Bleed, bleed, midline_shift
+from edgehem.phantom.bleeds import Bled, Bleed
 from edgehem.phantom.displacement import Flow, carry
 from edgehem.phantom.head import draw_head
 from edgehem.phantom.shapes import F32
@@ -47,19 +47,16 @@ def steps_of(axes: tuple[F32, F32, F32]) -> tuple[float, float, float]:
 
 
 def bleeding_head(
-    seed: int, bleeds: Sequence[Bleed], version: str, head: Mapping[str, Any] | None = None, voxel_mm: float = 1.0
+    seed: int, bleeds: Sequence[Bleed], head: Mapping[str, Any] | None = None, voxel_mm: float = 1.0
 ) -> Patient:
     """Build the head and the hemorrhages of :func:`edgehem.phantom.cases.make_case` with the same arguments.
 
     Raises
     ------
     UsageError
-        If there is no such version or field of a head, or a hemorrhage asks for what the version does not know.
+        If there is no such field of a head.
     """
-    changes = dict(head or {})
-    if version == "1":
-        changes.setdefault("midline_shift", midline_shift(bleeds, seed))
-    person = draw_head(seed, version, **changes)
+    person = draw_head(seed, **dict(head or {}))
     before = synthesise(person, voxel_mm, materials=True)
     if before.materials is None:
         raise TypeError("the anatomy was built without its materials")
@@ -68,12 +65,8 @@ def bleeding_head(
         # The same head without what the infarct does to its density: the difference is water.
         dry = synthesise(replace(person, infarct_drop_hu=0.0), voxel_mm).hu
     bled = Bled(hu=before.hu, coverage={}, ml={})
-    if bleeds and person.version == "1":
-        bled = bleed(before, bleeds, seed)
-    elif bleeds:
-        bled = hematoma.bleed(
-            before, [hematoma.place(before, item, seed, number) for number, item in enumerate(bleeds)]
-        )
+    if bleeds:
+        bled = hematoma.bleed(before, hematoma.place_all(before, bleeds, seed))
     flow = bled.flow
     after = before if flow is None else _moved(before, flow)
     if flow is not None:
@@ -124,6 +117,6 @@ def _moved(anatomy: Anatomy, flow: Flow) -> Anatomy:
             z=t.z - by_head[2],
             kind=t.kind[origin],
             fluid=t.fluid[origin],
-            found=None if t.found is None else t.found[origin],
+            found=t.found[origin],
         ),
     )

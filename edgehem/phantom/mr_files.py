@@ -12,6 +12,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import MRImageStorage
 
 from edgehem.phantom.bleeds import SUBTYPES, Bleed
+from edgehem.phantom.cases import VERSION
 from edgehem.phantom.dicom_image import About, decimal, slice_object, type_2
 from edgehem.phantom.files import findings, known, write_nifti, write_series
 from edgehem.phantom.folder import TRUTH, UNFINISHED, check_room, finished
@@ -41,7 +42,6 @@ def write_mr_study(
     kinds: Sequence[str] = DEFAULT_KINDS,
     field_t: float | None = None,
     microbleeds: int | None = None,
-    version: str = "1",
     head: Mapping[str, Any] | None = None,
     voxel_mm: float = 1.0,
     matrix: int | None = None,
@@ -52,7 +52,7 @@ def write_mr_study(
     ----------
     out : Path
         Created. An MR study of the phantom that is there already is replaced; anything else is not touched.
-    seed, bleeds, age, kinds, field_t, microbleeds, version, head, voxel_mm, matrix
+    seed, bleeds, age, kinds, field_t, microbleeds, head, voxel_mm, matrix
         See :func:`edgehem.phantom.mr.make_mr`.
 
     Returns
@@ -74,7 +74,6 @@ def write_mr_study(
         kinds=kinds,
         field_t=field_t,
         microbleeds=microbleeds,
-        version=version,
         head=head,
         voxel_mm=voxel_mm,
         matrix=matrix,
@@ -97,7 +96,7 @@ def describe_mr(case: MrCase) -> dict[str, Any]:
     """What is known about a study: labels, volumes, ages of blood, microbleeds, and how each series was measured."""
     return {
         "synthetic": True,
-        "generator": f"edgehem MR phantom {MR_VERSION}, head version {case.version}",
+        "generator": f"edgehem MR phantom {MR_VERSION}, head version {VERSION}",
         "seed": case.seed,
         "labels": case.labels,
         "volume_ml": {name: round(ml, 3) for name, ml in case.ml.items()},
@@ -117,7 +116,8 @@ def describe_mr(case: MrCase) -> dict[str, Any]:
         "series": {kind: _describe_series(series) for kind, series in case.series.items()},
         "mask_values": {str(value): name for value, name in enumerate(SUBTYPES, start=1)},
         "coordinates": "DICOM patient coordinates, those of the CT phantom of the same seed, head and hemorrhages",
-        **({} if case.version == "1" else {"head": known(case.head), "findings": findings(case.head)}),
+        "head": known(case.head),
+        "findings": findings(case.head),
     }
 
 
@@ -158,7 +158,7 @@ def to_mr_dicom(case: MrCase, series: MrSeries) -> list[Dataset]:
     about = About(
         seed=case.seed,
         age_years=case.age_years,
-        sex="O" if case.version == "1" else case.head.sex,
+        sex=case.head.sex,
         modality="MR",
         sop_class=MRImageStorage,
         study=visit,

@@ -8,10 +8,10 @@ import numpy as np
 import numpy.typing as npt
 
 from edgehem.phantom.anatomy import Anatomy
-from edgehem.phantom.brain import Kind
 from edgehem.phantom.mr_anatomy import steps_of
 from edgehem.phantom.mr_tissue import IRON_MG_PER_KG
 from edgehem.phantom.shapes import F32, ellipsoid, soft
+from edgehem.phantom.tissue import Kind
 
 _NUCLEI = {
     "pallidum": ((19.5, -13, 0.5), (3.2, 8, 6)),

@@ -6,8 +6,8 @@ import numpy as np
 import numpy.typing as npt
 
 from edgehem.phantom.anatomy import Anatomy
-from edgehem.phantom.brain import Kind
 from edgehem.phantom.shapes import F32, PointField, chain, near, soft
+from edgehem.phantom.tissue import Kind
 
 CORTICAL_MM = 1.1
 MEDULLARY_MM = 0.45

@@ -33,7 +33,7 @@ BLACK = 0.012
 
 @dataclass(frozen=True, kw_only=True)
 class Optics:
-    """How a scanner of version 2 sees.
+    """How a scanner sees.
 
     Parameters
     ----------

@@ -38,7 +38,7 @@ def _density(rng: np.random.Generator, chance: float, low: float, high: float) -
 
 
 def draw_person(seed: int) -> dict[str, Any]:
-    """The fields of a :class:`edgehem.phantom.head.Head` of version 2, but for its seed and version."""
+    """The fields of a :class:`edgehem.phantom.head.Head`, but for its seed."""
     rng = np.random.default_rng([seed, 20])
     sex = "F" if rng.random() < 0.5 else "M"
     # A wide adult range, more old than young: those who are scanned for a hemorrhage.
@@ -74,7 +74,6 @@ def draw_person(seed: int) -> dict[str, Any]:
         ventricle_asymmetry=float(np.clip(rng.normal(0, 0.10), -0.35, 0.35)),
         sulcus_mm=float(np.clip(0.25 + 2.5 * cortical + rng.normal(0, 0.2), 0.1, 3.6)),
         leukoaraiosis=float(np.clip(0.9 * (age - 45) / 50 * rng.beta(1.6, 2.2) * 1.6, 0, 1)),
-        infarcts=0,
         grey_hu=grey,
         white_hu=grey - float(np.clip(rng.normal(8.0, 1.1), 5, 11)),
         csf_hu=float(np.clip(rng.normal(6, 2), 0, 13)),
@@ -89,7 +88,6 @@ def draw_person(seed: int) -> dict[str, Any]:
         tentorium_hu=_density(rng, 0.02 + 0.08 * (age > 60), 130, 400),
         dentate_hu=_density(rng, 0.01 + 0.04 * (age > 60), 70, 190),
         carotid_hu=_density(rng, float(np.clip((age - 45) / 45, 0, 0.9)), 150, 700),
-        cupping_hu=0.0,
         plagiocephaly=float(np.clip(rng.normal(0, 0.018), -0.07, 0.07)),
         flat_occiput=float(np.clip(rng.beta(1.2, 4.0), 0, 0.8)),
         towering=float(np.clip(rng.normal(0, 0.04), -0.09, 0.12)),

@@ -6,8 +6,8 @@ import numpy as np
 import numpy.typing as npt
 
 from edgehem.phantom.anatomy import Anatomy
-from edgehem.phantom.brain import Kind, Tissue
 from edgehem.phantom.shapes import Bool, Triple
+from edgehem.phantom.tissue import Kind, Tissue
 
 DEEP: dict[str, tuple[Triple, float]] = {
     "putamen": ((25, -14, 3), 2.5),

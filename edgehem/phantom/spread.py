@@ -6,8 +6,8 @@ import numpy as np
 import numpy.typing as npt
 
 from edgehem.phantom.anatomy import Anatomy
-from edgehem.phantom.brain import Kind
 from edgehem.phantom.shapes import F32
+from edgehem.phantom.tissue import Kind
 
 CELL_MM = 3.0
 """Edge of the cells that the front is followed on (ours)."""

@@ -1,4 +1,4 @@
-"""Dura, venous sinuses, arteries and calcifications of a head of version 2."""
+"""Dura, venous sinuses, arteries and calcifications of a head."""
 
 from __future__ import annotations
 
@@ -107,9 +107,9 @@ class Vessels:
         if head.mca_hu > 0:
             own = x * np.float32(head.mca_side)
             dense = near((own > 6) & (own < 38) & (z < -8) & (z > -24), middle_cerebral, own, y, z)
-            clot = soft(dense - 0.3, 1.0)
-            layers.paint(value, head.mca_hu, clot, "vessel")
-            found[clot > 0.5] = FINDINGS["dense artery"]
+            artery = soft(dense - 0.3, 1.0)
+            layers.paint(value, head.mca_hu, artery, "vessel")
+            found[artery > 0.5] = FINDINGS["dense artery"]
         for hu, centre, radii in self.spots:
             around = np.flatnonzero(np.abs(z - centre[2]) < 2 * radii[2] + 2)
             if around.size:

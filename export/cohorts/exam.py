@@ -31,7 +31,7 @@ from edgehem.export.cohorts.discrimination import (
     under_chance,
 )
 from edgehem.export.cohorts.reference import MODELS, ask_for_sklearn, design, fit
-from edgehem.export.workers import ordered
+from edgehem.workers import ordered
 
 SCHEMA = "edgehem.exam/1"
 LEAK, ABOVE, WRONG = "LEAK", "ABOVE CEILING", "CHANCES WRONG"

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from edgehem.export.cohorts.core import Cohort, Float, Patients, Variant
 from edgehem.export.cohorts.discrimination import NOT_SO_LIKELY, Interval, by_resampling, calibration
-from edgehem.export.workers import ordered
+from edgehem.workers import ordered
 
 Known = tuple[npt.NDArray[np.int64], Float]
 """Outcomes and chances of some patients."""

@@ -8,7 +8,6 @@ import numpy as np
 
 from edgehem.export.cohorts.core import Patients
 from edgehem.export.cohorts.ich_admission import LOCATIONS
-from edgehem.export.cohorts.planted_studies import PHANTOM
 from edgehem.phantom import Bleed, Case, Protocol, hematoma
 from edgehem.phantom.anatomy import Anatomy, synthesise
 from edgehem.phantom.cases import scan_case
@@ -64,7 +63,7 @@ def study(patients: Patients, row: int, seed: int, protocol: Protocol | None = N
     protocol : Protocol, optional
     """
     sex = "F" if patients.inputs["female"][row] else "M"
-    anatomy = synthesise(draw_head(seed, PHANTOM, age_years=float(patients.inputs["age"][row]), sex=sex))
+    anatomy = synthesise(draw_head(seed, age_years=float(patients.inputs["age"][row]), sex=sex))
     return scan_case(anatomy, seed, bleeds=bleeds_of(patients, row, anatomy, seed), protocol=protocol)
 
 

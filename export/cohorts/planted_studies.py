@@ -7,9 +7,6 @@ from typing import Any
 
 from edgehem.phantom import Bleed, Case, Protocol, make_case
 
-PHANTOM = "2"
-"""Version of the phantom that can show what is planted."""
-
 
 def planted_study(
     truth: Mapping[str, Any],
@@ -43,4 +40,4 @@ def planted_study(
         matrix=matrix,
         kernel=str(truth["kernel"]),
     )
-    return make_case(seed, bleeds=bleeds, protocol=protocol, voxel_mm=voxel_mm, version=PHANTOM, head=head)
+    return make_case(seed, bleeds=bleeds, protocol=protocol, voxel_mm=voxel_mm, head=head)

@@ -22,7 +22,7 @@ import numpy as np
 
 from edgehem.errors import UsageError
 from edgehem.export.cohorts.core import BLOCK, UNKNOWN, Cohort, Column, Patients, Values, Variant
-from edgehem.export.workers import ordered
+from edgehem.workers import ordered
 
 TABLE, TRUTH, RECORD, CASE = "table.csv", "truth.csv", "cohort.json", "case.json"
 FOLDER = "patients"

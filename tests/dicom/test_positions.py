@@ -11,9 +11,10 @@ import pytest
 
 import edgehem
 from edgehem.dicom import read_study
-from edgehem.phantom.bleeds import Bleed, side_of
+from edgehem.phantom.bleeds import Bleed
 from edgehem.phantom.cases import Protocol, make_case
 from edgehem.phantom.files import to_dicom
+from edgehem.phantom.hematoma import side_of
 
 PROTOCOL = Protocol(thickness_mm=5.0, tilt_deg=0.0, variable_spacing=False, intercept=-1024, matrix=256)
 

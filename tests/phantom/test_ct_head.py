@@ -1,4 +1,4 @@
-"""Heads of the CT phantom's second version: what varies, what can be set, and what they are made of."""
+"""Heads of the CT phantom: what varies, what can be set, and what they are made of."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import pytest
 
 from edgehem.errors import UsageError
 from edgehem.phantom.anatomy import Anatomy, synthesise
-from edgehem.phantom.brain import Kind
 from edgehem.phantom.findings import Findings
 from edgehem.phantom.head import Head, draw_head
 from edgehem.phantom.materials import MATERIALS
 from edgehem.phantom.people import SINUSES, SURGERIES, TERRITORIES, infarct_drop
 from edgehem.phantom.shapes import F32
+from edgehem.phantom.tissue import Kind
 
 VOXEL_MM = 3.0
 PLAIN: dict[str, Any] = {
@@ -27,7 +27,7 @@ PLAIN: dict[str, Any] = {
 
 
 def head(**changes: Any) -> Head:
-    return draw_head(31, "2", **{**PLAIN, **changes})
+    return draw_head(31, **{**PLAIN, **changes})
 
 
 @pytest.fixture(scope="module")
@@ -47,15 +47,13 @@ def volume(anatomy: Anatomy, kind: Kind) -> float:
 # Drawing
 
 
-def test_the_same_seed_gives_the_same_head_and_versions_differ() -> None:
-    assert draw_head(8, "2") == draw_head(8, "2")
-    assert draw_head(8, "2") != draw_head(9, "2")
-    assert draw_head(8).version == "1" and draw_head(8, "1") == draw_head(8)
-    assert draw_head(8).age_years != draw_head(8, "2").age_years
+def test_the_same_seed_gives_the_same_head() -> None:
+    assert draw_head(8) == draw_head(8)
+    assert draw_head(8) != draw_head(9)
 
 
 def test_what_is_set_is_set_and_all_else_stays() -> None:
-    drawn, changed = draw_head(8, "2"), draw_head(8, "2", atrophy=0.9, thrombosis="straight", thrombosis_hu=80.0)
+    drawn, changed = draw_head(8), draw_head(8, atrophy=0.9, thrombosis="straight", thrombosis_hu=80.0)
     assert changed == replace(drawn, atrophy=0.9, thrombosis="straight", thrombosis_hu=80.0)
     assert draw_head(8, atrophy=0.9) == replace(draw_head(8), atrophy=0.9)
 
@@ -64,7 +62,6 @@ def test_what_is_set_is_set_and_all_else_stays() -> None:
     ("changes", "words"),
     [
         ({"atrofy": 0.5}, "atrofy"),
-        ({"version_": "1"}, "version_"),
         ({"thrombosis": "jugular"}, "thrombosis"),
         ({"infarct": "left"}, "infarct"),
         ({"surgery": "transplant"}, "surgery"),
@@ -74,17 +71,12 @@ def test_what_is_set_is_set_and_all_else_stays() -> None:
 )
 def test_impossible_heads_are_refused(changes: dict[str, Any], words: str) -> None:
     with pytest.raises(UsageError, match=words):
-        draw_head(1, "2", **changes)
-
-
-def test_an_unknown_version_is_refused() -> None:
-    with pytest.raises(UsageError, match="version '3'"):
-        draw_head(1, "3")
+        draw_head(1, **changes)
 
 
 def test_people_vary_as_people_do() -> None:
     """Adults of all ages; atrophy follows age and varies within it; skulls are long and round; findings are few."""
-    heads = [draw_head(seed, "2") for seed in range(600)]
+    heads = [draw_head(seed) for seed in range(600)]
     ages, atrophy = (np.array([getattr(h, name) for h in heads]) for name in ("age_years", "atrophy"))
     assert ages.min() >= 18 and ages.max() <= 100 and np.ptp(ages) > 70
     assert 0.5 < np.corrcoef(ages, atrophy)[0, 1] < 0.95
@@ -179,9 +171,8 @@ def test_shape_moves_the_skull(plain: Anatomy) -> None:
 # Materials
 
 
-@pytest.mark.parametrize("version", ["1", "2"])
-def test_materials_add_up_and_are_what_the_image_shows(version: str) -> None:
-    made = synthesise(draw_head(5, version), 3.0, materials=True)
+def test_materials_add_up_and_are_what_the_image_shows() -> None:
+    made = synthesise(draw_head(5), 3.0, materials=True)
     shares = made.materials
     assert shares is not None and tuple(shares) == MATERIALS
     total = np.sum(list(shares.values()), axis=0)

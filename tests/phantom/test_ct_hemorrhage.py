@@ -1,4 +1,4 @@
-"""Hemorrhages of the CT phantom's second version: places, signs, mass effect, growth, and that all of it is truth."""
+"""Hemorrhages of the CT phantom: places, signs, mass effect, growth, and that all of it is truth."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ from scipy.ndimage import label
 from edgehem.errors import UsageError
 from edgehem.phantom import AGES, SITES, SUBTYPES, Bleed, Protocol, make_case, make_pair
 from edgehem.phantom.anatomy import Anatomy, synthesise
-from edgehem.phantom.bleeds import Bled, bleed
-from edgehem.phantom.brain import Kind
+from edgehem.phantom.bleeds import Bled
 from edgehem.phantom.files import describe
 from edgehem.phantom.growth import expanded, grow
 from edgehem.phantom.head import draw_head
@@ -21,6 +20,7 @@ from edgehem.phantom.hematoma import place
 from edgehem.phantom.places import DEEP
 from edgehem.phantom.shapes import F32
 from edgehem.phantom.spread import FAR, eikonal
+from edgehem.phantom.tissue import Kind
 
 VOXEL_MM = 2.5
 CLEAN: dict[str, Any] = {"old_infarct": None, "infarct": None, "thrombosis": None, "surgery": None, "lacunes": 0}
@@ -31,7 +31,7 @@ SMALL_SITES = {"midbrain": 1.5, "medulla": 1.0, "third ventricle": 1.0, "fourth 
 
 @pytest.fixture(scope="module")
 def anatomy() -> Anatomy:
-    return synthesise(draw_head(11, "2", **CLEAN), VOXEL_MM)
+    return synthesise(draw_head(11, **CLEAN), VOXEL_MM)
 
 
 def put(anatomy: Anatomy, item: Bleed, seed: int = 3) -> Bled:
@@ -92,12 +92,6 @@ def test_none_leaves_a_choice_to_the_seed(anatomy: Anatomy) -> None:
 def test_impossible_hemorrhages_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(UsageError):
         Bleed(**{"subtype": "intraparenchymal", "ml": 5.0, **wrong})
-
-
-def test_version_1_refuses_what_it_cannot_paint() -> None:
-    first = synthesise(draw_head(2), 4.0)
-    with pytest.raises(UsageError, match="version 2"):
-        bleed(first, (Bleed(subtype="subdural", ml=5, side=1),), 2)
 
 
 # Density
@@ -192,7 +186,7 @@ def test_the_midline_is_pushed_away_and_more_by_more(subtype: str, anatomy: Anat
 
 def test_fluid_spaces_give_way_and_the_skull_does_not() -> None:
     """The ventricle beside a clot gets smaller; nothing outside the skull changes."""
-    head = synthesise(draw_head(11, "2", **{**CLEAN, "ventricle_scale": 1.5}), VOXEL_MM)
+    head = synthesise(draw_head(11, **{**CLEAN, "ventricle_scale": 1.5}), VOXEL_MM)
     bled = put(head, Bleed(subtype="subdural", ml=80, site="parietal", side=1, age="acute"))
     t, before = head.tissue, head.hu.reshape(-1)
     after = bled.hu.reshape(-1)
@@ -260,7 +254,7 @@ def test_truth_tells_everything_and_the_mask_agrees() -> None:
         Bleed(subtype="subdural", ml=20, site="parietal", side=-1, age="subacute"),
     )
     fine = Protocol(slices=30, matrix=128)
-    case = make_case(6, bleeds=bleeds, protocol=fine, voxel_mm=3.0, version="2", head={"infarct": None, "atrophy": 0.3})
+    case = make_case(6, bleeds=bleeds, protocol=fine, voxel_mm=3.0, head={"infarct": None, "atrophy": 0.3})
     truth = describe(case)
     assert truth["generator"] == "edgehem phantom 2"
     named = {(h["subtype"], h["site"], h["side"], h["age"]) for h in truth["hemorrhages"]}

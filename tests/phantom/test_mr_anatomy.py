@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgehem.errors import UsageError
 from edgehem.phantom import Bleed, Protocol, make_case
 from edgehem.phantom.anatomy import synthesise
 from edgehem.phantom.head import draw_head
@@ -34,14 +33,13 @@ def amount(head: MrHead, name: str) -> float:
 
 @pytest.fixture(scope="module")
 def pushed() -> Patient:
-    return bleeding_head(9, LARGE, "2", voxel_mm=VOXEL_MM)
+    return bleeding_head(9, LARGE, voxel_mm=VOXEL_MM)
 
 
-@pytest.mark.parametrize("version", ["1", "2"])
-def test_volumes_and_shift_are_those_of_ct(version: str) -> None:
+def test_volumes_and_shift_are_those_of_ct() -> None:
     bleeds = (Bleed(subtype="subdural", ml=50), Bleed(subtype="subarachnoid", ml=6))
-    patient = bleeding_head(12, bleeds, version, voxel_mm=VOXEL_MM)
-    ct = make_case(12, bleeds=bleeds, version=version, voxel_mm=VOXEL_MM, protocol=TINY)
+    patient = bleeding_head(12, bleeds, voxel_mm=VOXEL_MM)
+    ct = make_case(12, bleeds=bleeds, voxel_mm=VOXEL_MM, protocol=TINY)
     assert patient.bled.ml == pytest.approx(ct.ml, rel=1e-5)
     assert patient.midline_shift_mm == pytest.approx(ct.midline_shift_mm, rel=1e-5)
     assert patient.midline_shift_mm != 0
@@ -49,20 +47,20 @@ def test_volumes_and_shift_are_those_of_ct(version: str) -> None:
 
 
 def test_the_push_is_the_one_that_ct_was_moved_by(pushed: Patient) -> None:
-    before = synthesise(draw_head(9, "2"), VOXEL_MM)
+    before = synthesise(draw_head(9), VOXEL_MM)
     away = (pushed.bled.coverage["intraparenchymal"] == 0) & (np.abs(pushed.wet_hu) < 0.4)
     inside = np.zeros(away.shape, bool)
     inside.reshape(-1)[before.tissue.index] = True
     assert (away & inside).sum() > 0.7 * inside.sum()  # what CT painted is where MR's tissue went
     unmoved = inside & (np.abs(before.hu - pushed.bled.hu) < 0.4)
     assert (away & inside).sum() > 1.1 * unmoved.sum()  # which it would not be, had MR left the tissue where it was
-    assert bleeding_head(9, (Bleed(subtype="subarachnoid", ml=10),), "2", voxel_mm=VOXEL_MM).bled.flow is None
+    assert bleeding_head(9, (Bleed(subtype="subarachnoid", ml=10),), voxel_mm=VOXEL_MM).bled.flow is None
 
 
 def test_the_push_keeps_every_voxel_whole_and_moves_the_brain(pushed: Patient) -> None:
     total = np.sum(list(pushed.materials.values()), axis=0)
     assert np.allclose(total, 1, atol=1e-3)
-    before = bleeding_head(9, (), "2", voxel_mm=VOXEL_MM)
+    before = bleeding_head(9, (), voxel_mm=VOXEL_MM)
     assert before.midline_shift_mm == 0
     x0, x1 = before.anatomy.tissue.x, pushed.anatomy.tissue.x
     t = before.anatomy.tissue
@@ -75,7 +73,7 @@ def test_the_push_keeps_every_voxel_whole_and_moves_the_brain(pushed: Patient) -
 def test_oedema_lies_around_the_clot(pushed: Patient) -> None:
     head = seen(pushed)
     assert 2 < amount(head, "oedema") < 60
-    assert amount(head, "oedema") > 5 * amount(seen(bleeding_head(9, (), "2", voxel_mm=VOXEL_MM)), "oedema")
+    assert amount(head, "oedema") > 5 * amount(seen(bleeding_head(9, (), voxel_mm=VOXEL_MM)), "oedema")
 
 
 @pytest.mark.parametrize("stage", ["hyperacute", "acute", "early_subacute", "late_subacute", "chronic"])
@@ -97,11 +95,6 @@ def test_all_blood_turns_into_what_its_stage_is_made_of(pushed: Patient, stage: 
 )  # fmt: skip
 def test_infarcts_are_wet_and_thrombi_hold_no_oxygen(change: dict[str, Any], grows: str) -> None:
     quiet: dict[str, Any] = {"infarct": None, "thrombosis": None, "mca_hu": 0.0}
-    without, with_it = (seen(bleeding_head(31, (), "2", head={**quiet, **more}, voxel_mm=2.0)) for more in ({}, change))
+    without, with_it = (seen(bleeding_head(31, (), head={**quiet, **more}, voxel_mm=2.0)) for more in ({}, change))
     assert amount(without, grows) == 0
     assert amount(with_it, grows) > (20 if grows == "oedema" else 0.05)
-
-
-def test_an_unknown_version_is_refused() -> None:
-    with pytest.raises(UsageError, match="version"):
-        bleeding_head(1, (), "0")

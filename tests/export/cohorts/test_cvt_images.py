@@ -40,7 +40,7 @@ def test_every_patient_can_be_painted(variant):
         assert kinds.count("intraventricular") == truth["ventricular_blood"]
         assert kinds.count("subarachnoid") == truth["convexity_blood"]
         assert all(bleed.ml <= max(first.ml, 1) for bleed in bleeds if bleed.subtype == "intraparenchymal")
-        head = draw_head(seed, "2", **fields)
+        head = draw_head(seed, **fields)
         assert head.age_years == truth["age_years"]
         assert (head.thrombosis is None) == (truth["dense_sinus"] in ("none", "all"))
         assert (head.sinus_hu > 60) == (truth["dense_sinus"] == "all")

@@ -21,7 +21,7 @@ def test_every_patient_can_be_painted(variant):
     patients = PostIntervention().draw(400, seed=2, variant=variant)
     for row in range(len(patients)):
         truth, seed = _truth(patients, row), int(patients.seeds[row])
-        head = draw_head(seed, "2", **head_fields(truth, seed))
+        head = draw_head(seed, **head_fields(truth, seed))
         assert head.age_years == truth["age_years"]
         assert head.infarct_side == head.mca_side == (1 if truth["left"] == 1 else -1)
         assert (head.mca_hu > 0) == (truth["tissue_dense_artery_mm"] > 0)
