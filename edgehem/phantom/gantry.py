@@ -200,8 +200,8 @@ def acquire(
     shape = (len(scan.positions), scan.matrix, scan.matrix)
     pixels, mask = np.empty(shape, np.int16), np.zeros(shape, np.uint8)
     support = Support(couch, sampler.offsets.astype(np.float32), scan.tilt_deg)
-    labels = None if found is None else np.zeros(shape, np.uint8)
-    labelled = None if found is None else np.flatnonzero(found.any(axis=(1, 2)))
+    labels = np.zeros(shape if found is not None else (0, 0, 0), np.uint8)
+    labelled = np.flatnonzero([] if found is None else found.any(axis=(1, 2)))
     lowest, highest = (-1024, 3071) if scan.bits == 12 else (-2000, 20000)
     outside = np.hypot(sampler.offsets[:, None], sampler.offsets[None]) > scan.fov_mm / 2
     visible = dict.fromkeys(coverage, 0.0)
@@ -243,6 +243,8 @@ def acquire(
                 mask[number][share >= 0.5] = value
                 area = sampler.pixel_mm**2
                 visible[name] += float(share.sum(dtype=np.float64)) * area * scan.thickness_mm[number] / 1000
-            if found is not None and labels is not None and labelled is not None and sampler.touches(number, labelled):
+            if found is not None and sampler.touches(number, labelled):
                 labels[number] = sampler.labels(found, number)
-    return Exposure(volume=stack_volume(pixels, scan), mask=mask, found=labels, visible=visible)
+    return Exposure(
+        volume=stack_volume(pixels, scan), mask=mask, found=None if found is None else labels, visible=visible
+    )
