@@ -21,6 +21,8 @@ CORTEX_MM = 3.0
 """Thickness of the cortex: 2 to 4.5 mm in textbooks of anatomy, 3 here throughout."""
 SPHERE_MM = 62.0
 """Radius of the sphere that sulci are read on: that of a brain surface, rounded."""
+CORTICAL_MM = 0.9
+"""Radius of the vessels in sulci (ours)."""
 SEPTUM_MM = 0.8
 """Half the thickness of the septum pellucidum and the fornix between the lateral ventricles (ours)."""
 
@@ -239,6 +241,13 @@ class Cerebrum:
         fluid = np.maximum(outer_fluid, ventricular)
         layers.paint(value, head.csf_hu, fluid, "csf")
         dura = self.vessels.paint(value, layers, found, x, y, z, depth, vault, level, tent_height, texture)
+
+        if head.contrast_hu > 0:
+            # Where a second field crosses a sulcus, a vessel runs along its floor or wall.
+            crossing = np.full(x.shape, 9, np.float32)
+            crossing[shallow] = np.abs(self.reach(x[shallow], y[shallow], z[shallow])) / self.reach.gradient
+            sulcal = np.sqrt(sulcus * sulcus + crossing * crossing) - np.float32(CORTICAL_MM)
+            self.vessels.branches(value, layers, x, y, z, np.asarray(sulcal, np.float32))
 
         kind = np.zeros(x.shape, np.uint8)
         kind[infratentorial] = Kind.CEREBELLUM
