@@ -63,7 +63,7 @@ docs:
 fuzz:
 	$(PYTHON) tests/fuzz/intake.py --seconds 600
 
-# Rebuild the shipped bundle from seeds: phantoms, training (under 40 minutes on 2 cores), ONNX, INT8, judgement.
+# Rebuild the shipped bundle from seeds: phantoms, training (about an hour on 2 cores), ONNX, INT8, judgement.
 RUN = runs/hemorrhagenet
 bundle:
 	edgehem train hemorrhagenet --data phantom-heads:400:1 --out runs/first.pt
