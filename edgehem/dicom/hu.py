@@ -21,6 +21,9 @@ AIR_TOGETHER = 0.5
 blurred surface of a head whose air lies elsewhere spreads evenly."""
 AIR_SEARCH_HU = (-1500.0, -700.0)
 """Where air is looked for: wide enough to find it displaced."""
+MOST_BELOW_AIR_SHARE = 0.4
+"""Share of a stack that may read below air. Unmarked padding does, in the corners beyond a circular field of view (a
+fifth); so does air that is rescaled twice, and then brain may pass for air."""
 MIN_AIR_SHARE = 0.01
 """Share of air in a head CT's field of view at least (it is about a third to a half)."""
 MIN_SLICE_AIR_SHARE = 0.1
@@ -103,6 +106,8 @@ def refuse_implausible(volume: Volume) -> float:
     padding_hu = AIR_HU if _padding_is_air(volume) else NOWHERE_HU
     hu = sample(volume, step, padding_hu=padding_hu).reshape(len(volume.pixels), -1)
 
+    if ((hu > NOWHERE_HU) & (hu <= AIR_SEARCH_HU[0])).mean() > MOST_BELOW_AIR_SHARE:
+        raise Refusal(Code.HU_IMPLAUSIBLE, "Much lies far below -1000 Hounsfield units, where nothing can.")
     is_air = (hu > AIR_SEARCH_HU[0]) & (hu < AIR_SEARCH_HU[1])
     share = is_air.mean(axis=1)  # [Z]
     if share.mean() < MIN_AIR_SHARE:
