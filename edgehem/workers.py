@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 from edgehem.errors import EdgehemError
 
@@ -18,6 +18,9 @@ Answer = TypeVar("Answer")
 
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 """Matrix libraries would otherwise start as many threads in each process as the machine has cores."""
+TRIM_EVERY = 10
+"""Jobs after which a process gives back what it has freed: large blocks that are kept and cut up anew leave more and
+more gaps between them, and giving back after every job would cost the page faults again."""
 AHEAD = 4
 """Jobs for each process that are handed out before the oldest is answered: answers that wait cost memory."""
 
@@ -44,7 +47,7 @@ def ordered(function: Callable[[Job], Answer], jobs: Sequence[Job], workers: int
         waiting: deque[Future[Answer]] = deque()
         try:
             for job in jobs:
-                waiting.append(_handed_out(pool, function, job))
+                waiting.append(_handed_out(pool, _Worked(function), job))
                 if len(waiting) >= AHEAD * workers:
                     yield waiting.popleft().result()
             while waiting:
@@ -68,6 +71,32 @@ def _handed_out(pool: ProcessPoolExecutor, function: Callable[[Job], Answer], jo
                 os.environ.pop(name)
             else:
                 os.environ[name] = value
+
+
+class _Worked(Generic[Job, Answer]):
+    """A function as a worker process runs it."""
+
+    done = 0
+    """Jobs of this process so far."""
+
+    def __init__(self, function: Callable[[Job], Answer]) -> None:
+        self.function = function
+
+    def __call__(self, job: Job) -> Answer:
+        answer = self.function(job)
+        _Worked.done += 1
+        if _Worked.done % TRIM_EVERY == 0:
+            give_back_freed_memory()
+        return answer
+
+
+def give_back_freed_memory() -> None:
+    """Let the C library return the pages of all freed blocks to the system (glibc only)."""
+    try:
+        trim = ctypes.CDLL(None).malloc_trim
+    except (OSError, AttributeError):
+        return
+    trim(ctypes.c_size_t(0))
 
 
 def keep_freed_memory() -> None:
