@@ -111,8 +111,8 @@ def _notes(result: dict[str, Any]) -> Iterator[str]:
         f"all intervals together 95 %. Does not grow: at most {resident.TOLERANCE_MB:g} MB in 1,000 studies of a "
         "process. Resident memory rises"
     )
-    yield "with each largest study so far, as what is freed is kept; allocated is what is in use once a study is done,"
-    yield "where a leak would show."
+    yield "while what is freed is kept, and falls where it is given back; allocated is what is in use once a study is"
+    yield "done, where a leak would show."
 
 
 def _columns(rows: list[list[str]]) -> list[str]:
