@@ -2,8 +2,8 @@
 
 Resident memory rises in steps. Each study larger than all before it needs more, and a process that keeps what it frees
 (:func:`edgehem.workers.keep_freed_memory`) falls back only where it gives that back. Such steps become rare, those of a
-leak do not. So what is allocated once a study is done is read as well, where the C library tells it: a leak shows there,
-a large head does not.
+leak do not. So what is allocated once a study is done is read as well, where the C library tells it: a leak shows
+there, a large head does not.
 
 References
 ----------
