@@ -9,7 +9,8 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from typing import Generic, TypeVar
+from itertools import count
+from typing import TypeVar
 
 from edgehem.errors import EdgehemError
 
@@ -47,7 +48,7 @@ def ordered(function: Callable[[Job], Answer], jobs: Sequence[Job], workers: int
         waiting: deque[Future[Answer]] = deque()
         try:
             for job in jobs:
-                waiting.append(_handed_out(pool, _Worked(function), job))
+                waiting.append(_handed_out(pool, function, job))
                 if len(waiting) >= AHEAD * workers:
                     yield waiting.popleft().result()
             while waiting:
@@ -64,7 +65,7 @@ def _handed_out(pool: ProcessPoolExecutor, function: Callable[[Job], Answer], jo
     before = {name: os.environ.get(name) for name in ONE_THREAD}
     os.environ.update(ONE_THREAD)
     try:
-        return pool.submit(function, job)
+        return pool.submit(_worked, function, job)
     finally:
         for name, value in before.items():
             if value is None:
@@ -73,21 +74,16 @@ def _handed_out(pool: ProcessPoolExecutor, function: Callable[[Job], Answer], jo
                 os.environ[name] = value
 
 
-class _Worked(Generic[Job, Answer]):
-    """A function as a worker process runs it."""
+_DONE = count(1)
+"""Jobs of a worker process so far."""
 
-    done = 0
-    """Jobs of this process so far."""
 
-    def __init__(self, function: Callable[[Job], Answer]) -> None:
-        self.function = function
-
-    def __call__(self, job: Job) -> Answer:
-        answer = self.function(job)
-        _Worked.done += 1
-        if _Worked.done % TRIM_EVERY == 0:
-            give_back_freed_memory()
-        return answer
+def _worked(function: Callable[[Job], Answer], job: Job) -> Answer:
+    """A job, as a worker process does it."""
+    answer = function(job)
+    if next(_DONE) % TRIM_EVERY == 0:
+        give_back_freed_memory()
+    return answer
 
 
 def give_back_freed_memory() -> None:

@@ -24,7 +24,7 @@ DENSITIES = {
 DISPLACES = {"epidural": 0.95, "intraparenchymal": 0.6, "intraventricular": 0.15, "subarachnoid": 0.0, "subdural": 0.9}
 """Share of the blood's volume that pushes tissue away; the rest replaces what is destroyed, or fluid (ours)."""
 CONTUSION_DISPLACES = 0.35
-"""How much less a contusion pushes than another parenchymal hemorrhage: it is mixed with tissue (ours)."""
+"""A contusion pushes by this part of what another parenchymal hemorrhage does: it is mixed with tissue (ours)."""
 SIGN_CHANCES = {"swirl": 0.2, "black hole": 0.15, "blend": 0.12, "island": 0.12, "satellite": 0.15, "fluid level": 0.04}
 """How often each sign is drawn where `signs` is None and the clot is large enough for it (ours)."""
 SIGN_ML = 6.0

@@ -33,7 +33,7 @@ from edgehem.export.cohorts.discrimination import (
 from edgehem.export.cohorts.reference import MODELS, ask_for_sklearn, design, fit
 from edgehem.workers import ordered
 
-SCHEMA = "edgehem.exam/1"
+SCHEMA = "edgehem.exam/2"
 LEAK, ABOVE, WRONG = "LEAK", "ABOVE CEILING", "CHANCES WRONG"
 
 
