@@ -45,8 +45,8 @@ class Settings:
     average: float = 0.995
     map_weight: float = 50.0
     rim_hu: float = 0.0
-    """Largest brightening of what lies beside bone, HU: beam hardening, the kernel's tail, partial volume of thick slices.
-    The one real scan that was looked at shows more of it than phantoms do (``edgehem bench realism``)."""
+    """Largest brightening of what lies beside bone, HU: beam hardening, the kernel's tail, partial volume of thick
+    slices. The one real scan that was looked at shows more of it than phantoms do (``edgehem bench realism``)."""
     slice_weight: float = 1.0
     bfloat16: bool = True
 
